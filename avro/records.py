@@ -1,0 +1,289 @@
+"""The records of the road as decoded: dictionaries with these keys. Times are UTC in milliseconds since 1970.
+
+Written by `python -m avro.generate` from the schemas; change those. A field with a default may be left out when writing.
+"""
+
+from typing import Literal, NotRequired, TypedDict
+
+MessageStream = Literal["transactional", "broadcast"]
+
+
+class Content(TypedDict):
+    """A built RFC 5322 message without the lines of one recipient alone, referred to by its hash."""
+
+    hash: str
+    size: int
+    inline: NotRequired[bytes | None]
+    blob: NotRequired[str | None]
+
+
+class Score(TypedDict):
+    """What score found in the content."""
+
+    value: float
+    rules: list[str]
+    model: NotRequired[str]
+
+
+class Route(TypedDict):
+    """Where a message goes next, and from where."""
+
+    site: str
+    shard: int
+    hosts: list[str]
+    pool: str
+    source: str
+
+
+class Message(TypedDict):
+    """One recipient of a submission on its way. Stages add their part and pass it on."""
+
+    message_id: str
+    tenant: str
+    submission_id: str
+    stream: MessageStream
+    accepted_at: int
+    recipient: str
+    recipient_domain: NotRequired[str]
+    sender: str
+    return_path: str
+    top: NotRequired[bytes]
+    content: Content
+    tags: NotRequired[list[str]]
+    metadata: NotRequired[dict[str, str]]
+    send_at: NotRequired[int | None]
+    expires_at: int
+    egress_pool: NotRequired[str]
+    attempt: NotRequired[int]
+    round: NotRequired[int]
+    released: NotRequired[bool]
+    score: NotRequired[Score | None]
+    route: NotRequired[Route | None]
+
+SmtpPhase = Literal["dns", "connect", "banner", "ehlo", "starttls", "mail", "rcpt", "data", "body", "done"]
+
+
+class Attempt(TypedDict):
+    """The result of one delivery attempt, written by send and judged by classify."""
+
+    message: Message
+    at: int
+    duration_ms: int
+    phase: SmtpPhase
+    reply_code: NotRequired[int]
+    enhanced_code: NotRequired[str]
+    reply: NotRequired[str]
+    mx_host: NotRequired[str]
+    mx_address: NotRequired[str]
+    tls: NotRequired[str]
+    possible_duplicate: NotRequired[bool]
+
+
+class RecordHeader(TypedDict):
+    """A header of a Kafka record."""
+
+    name: str
+    value: bytes
+
+
+class DeadLetter(TypedDict):
+    """A record that a stage could not process, kept whole."""
+
+    stage: str
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: NotRequired[list[RecordHeader]]
+    error: str
+    text: str
+    at: int
+
+DecisionAction = Literal["release", "drop", "cancel"]
+
+
+class Decision(TypedDict):
+    """What was decided about one message on its way: by an operator, or by ingest when a submission replaces an
+    older one."""
+
+    message_id: str
+    recipient: str
+    action: DecisionAction
+    by: str
+    at: int
+    reason: NotRequired[str]
+
+EventKind = Literal["accepted", "validated", "scored", "held", "released", "cleared", "routed", "scheduled", "deferred", "delivered", "bounced", "dropped", "rejected", "expired", "cancelled", "reported"]
+
+
+class Event(TypedDict):
+    """One step of one message. Every event of a message has the message id as key."""
+
+    event_id: str
+    message_id: str
+    tenant: str
+    submission_id: str
+    stream: MessageStream
+    kind: EventKind
+    at: int
+    accepted_at: int
+    round: NotRequired[int]
+    attempt: NotRequired[int]
+    recipient: str
+    recipient_domain: NotRequired[str]
+    stage: str
+    reason: NotRequired[str]
+    rule: NotRequired[str]
+    detail: NotRequired[str]
+    site: NotRequired[str]
+    pool: NotRequired[str]
+    source: NotRequired[str]
+    mx_host: NotRequired[str]
+    mx_address: NotRequired[str]
+    reply_code: NotRequired[int]
+    enhanced_code: NotRequired[str]
+    reply: NotRequired[str]
+    tls: NotRequired[str]
+    duration_ms: NotRequired[int]
+    possible_duplicate: NotRequired[bool]
+    size: NotRequired[int]
+    due_at: NotRequired[int | None]
+    tags: NotRequired[list[str]]
+    metadata: NotRequired[dict[str, str]]
+
+
+class Report(TypedDict):
+    """A mail that came back to a return path: a DSN (RFC 3464), as the inbound MX took it."""
+
+    report_id: str
+    received_at: int
+    mail_from: str
+    rcpt_to: str
+    content: Content
+
+ReturnTo = Literal["accepted", "validated", "scored"]
+
+
+class Scheduled(TypedDict):
+    """A message that waits: for its time, for a place at its site, for the next try, or for an operator."""
+
+    message: Message
+    at: int
+    due_at: NotRequired[int | None]
+    reason: str
+    return_to: NotRequired[ReturnTo]
+
+
+class Mailbox(TypedDict):
+    """A mail address and the name shown with it."""
+
+    address: str
+    name: NotRequired[str]
+
+RecipientKind = Literal["to", "cc", "bcc"]
+
+
+class Recipient(TypedDict):
+    """One recipient of a submission."""
+
+    address: str
+    name: NotRequired[str]
+    kind: NotRequired[RecipientKind]
+    variables: NotRequired[dict[str, str]]
+
+
+class Header(TypedDict):
+    """A header field."""
+
+    name: str
+    value: str
+
+
+class Attachment(TypedDict):
+    """A file that travels with the mail."""
+
+    filename: str
+    content_type: NotRequired[str]
+    content: bytes | str
+    content_id: NotRequired[str]
+
+DedupePolicy = Literal["reject", "replace"]
+
+
+class Submission(TypedDict):
+    """What a producer asks Postroad to send: one mail to up to 1,000 recipients. Written to mail.submissions with
+    the tenant id (UTF-8) as key."""
+
+    tenant: str
+    submission_id: str
+    stream: NotRequired[MessageStream]
+    sender: Mailbox
+    reply_to: NotRequired[list[Mailbox]]
+    recipients: list[Recipient]
+    subject: NotRequired[str]
+    text: NotRequired[str | None]
+    html: NotRequired[str | None]
+    raw: NotRequired[bytes | None]
+    headers: NotRequired[list[Header]]
+    attachments: NotRequired[list[Attachment]]
+    tags: NotRequired[list[str]]
+    metadata: NotRequired[dict[str, str]]
+    send_at: NotRequired[int | None]
+    expires_at: NotRequired[int | None]
+    dedupe_id: NotRequired[str | None]
+    dedupe_policy: NotRequired[DedupePolicy]
+    egress_pool: NotRequired[str | None]
+
+SuppressionAction = Literal["add", "remove"]
+
+SuppressionReason = Literal["hard_bounce", "complaint", "unsubscribe", "manual"]
+
+
+class Suppression(TypedDict):
+    """An entry of a suppression list, or its removal. Key: the recipient."""
+
+    recipient: str
+    tenant: NotRequired[str]
+    action: NotRequired[SuppressionAction]
+    reason: SuppressionReason
+    at: int
+    evidence: str
+    detail: NotRequired[str]
+    expires_at: NotRequired[int | None]
+
+DkimAlgorithm = Literal["rsa", "ed25519"]
+
+
+class DkimKey(TypedDict):
+    """A DKIM key (RFC 6376)."""
+
+    selector: str
+    algorithm: DkimAlgorithm
+    private_key: str
+
+
+class SenderDomain(TypedDict):
+    """A domain that the tenant may send from."""
+
+    domain: str
+    return_path: NotRequired[str]
+    dkim: NotRequired[list[DkimKey]]
+
+
+class Tenant(TypedDict):
+    """A customer of the platform and what it may do. Key: its id; compacted."""
+
+    tenant: str
+    name: NotRequired[str]
+    active: NotRequired[bool]
+    domains: NotRequired[list[SenderDomain]]
+    egress_pool: NotRequired[str]
+    hold_score: NotRequired[float]
+    reject_score: NotRequired[float]
+    quota_per_second: NotRequired[float]
+    quota_per_day: NotRequired[int]
+    quota_waiting_max_s: NotRequired[int]
+    dedupe_window_s: NotRequired[int]
+    suppress_after: NotRequired[int]

@@ -1,0 +1,93 @@
+"""Create the topics of an installation, and check at every start that they are what the catalogue says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import for_code
+
+from topics.catalogue import ALL, Topic
+from topics.installation import Installation
+
+TOPIC_ALREADY_EXISTS = 36
+UNKNOWN_TOPIC = 3
+
+
+class TopicMismatch(RuntimeError):
+    """The cluster's topics are not those of the catalogue; the text names every difference and what to do."""
+
+
+async def ensure(installation: Installation, topics: Iterable[Topic[Any]] = ALL) -> list[str]:
+    """Create what is missing, then `check`. Returns the full names of the topics that were created."""
+    topics = list(topics)
+    async with _admin(installation) as admin:
+        wanted = [
+            NewTopic(
+                installation.name(topic), installation.partitions_of(topic), installation.replication_factor,
+                topic_configs=topic.configuration(),
+            )
+            for topic in topics
+        ]  # fmt: skip
+        created = []
+        for name, code, *text in (await admin.create_topics(wanted)).topic_errors:
+            if code == 0:
+                created.append(name)
+            elif code != TOPIC_ALREADY_EXISTS:
+                raise TopicMismatch(f"cannot create {name}: {for_code(code).__name__} {text}")
+    await check(installation, topics)
+    return created
+
+
+async def check(installation: Installation, topics: Iterable[Topic[Any]] = ALL) -> None:
+    """Raises TopicMismatch where a topic is missing, has another number of partitions, or other settings."""
+    topics = list(topics)
+    wrong: list[str] = []
+    async with _admin(installation) as admin:
+        names = [installation.name(topic) for topic in topics]
+        described = {found["topic"]: found for found in await admin.describe_topics(names)}
+        for topic, name in zip(topics, names, strict=True):
+            found = described.get(name)
+            if found is None or found["error_code"] == UNKNOWN_TOPIC:
+                wrong.append(f"{name} is missing: run `postroad topics create`")
+            elif found["error_code"]:
+                wrong.append(f"{name}: {for_code(found['error_code']).__name__}")
+            elif (count := len(found["partitions"])) != installation.partitions_of(topic):
+                wrong.append(
+                    f"{name} has {count} partitions, not {installation.partitions_of(topic)}: the setting `partitions` is for "
+                    "life; use another topic_prefix, or the number that the topics were created with"
+                )
+        if not wrong:
+            wrong = await _wrong_settings(admin, dict(zip(names, topics, strict=True)))
+    if wrong:
+        raise TopicMismatch("\n".join(wrong))
+
+
+async def _wrong_settings(admin: AIOKafkaAdminClient, topics: dict[str, Topic[Any]]) -> list[str]:
+    wrong = []
+    replies = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in topics])
+    for reply in replies:
+        for _, _, _, name, entries in reply.resources:
+            have = {entry[0]: entry[1] for entry in entries}
+            for key, value in topics[name].configuration().items():
+                if have.get(key) != value:
+                    wrong.append(
+                        f"{name} has {key}={have.get(key)}, not {value}: change it with kafka-configs, or recreate it"
+                    )
+    return wrong
+
+
+class _admin:
+    """An admin client for the time of a `with`."""
+
+    def __init__(self, installation: Installation):
+        self.client = AIOKafkaAdminClient(bootstrap_servers=installation.bootstrap)
+
+    async def __aenter__(self) -> AIOKafkaAdminClient:
+        await self.client.start()
+        return self.client
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.client.close()

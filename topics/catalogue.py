@@ -1,0 +1,115 @@
+"""Every topic of the road: name, key, schema, partitions, retention, compaction. No topic name is spelled anywhere else.
+
+A key is what a limit or a list is about, so that one worker owns its state. Topics that one stage reads together, and the
+changelog of its state, have the same number of partitions, for life: faust.md 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from avro.records import (
+    Attempt,
+    DeadLetter,
+    Decision,
+    Event,
+    Message,
+    Report,
+    Scheduled,
+    Submission,
+    Suppression,
+    Tenant,
+)
+
+T = TypeVar("T")
+
+DAY_MS = 86_400_000
+MIB = 1 << 20
+
+
+class Output(NamedTuple):
+    """One record that a stage wants written: `value` as decoded, None for a tombstone."""
+
+    topic: Topic[Any]
+    key: bytes
+    value: Any
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Topic(Generic[T]):
+    """One topic. `name` is without the prefix of an installation; `schema` a name in avro/, or the schema itself.
+
+    `partitions`: a fixed number, or None for the installation's setting (all keyed topics of the road).
+    `max_bytes`: max.message.bytes, the limit of one record batch. `append_time`: the broker's clock stamps the records.
+    """
+
+    name: str
+    schema: str | dict[str, Any]
+    key: Callable[[T], str]
+    partitions: int | None = None
+    retention_ms: int = 7 * DAY_MS
+    compacted: bool = False
+    max_bytes: int = MIB
+    append_time: bool = False
+    config: dict[str, str] = field(default_factory=dict)
+
+    def send(self, value: T, *, headers: tuple[tuple[str, bytes], ...] = ()) -> Output:
+        """The output of a handler: `value` under the key that this topic's records have."""
+        return Output(self, self.key(value).encode(), value, headers)
+
+    def tombstone(self, key: str) -> Output:
+        """Deletes `key` from a compacted topic."""
+        return Output(self, key.encode(), None)
+
+    def configuration(self) -> dict[str, str]:
+        """Topic settings as Kafka names them."""
+        return {
+            "cleanup.policy": "compact" if self.compacted else "delete",
+            "retention.ms": str(-1 if self.compacted else self.retention_ms),
+            "max.message.bytes": str(self.max_bytes),
+            "message.timestamp.type": "LogAppendTime" if self.append_time else "CreateTime",
+            **self.config,
+        }
+
+
+def _recipient(message: Message) -> str:
+    return message["recipient"].lower()
+
+
+def _site(message: Message) -> str:
+    route = message.get("route")
+    if route is None:
+        raise ValueError(f"message {message['message_id']} has no route: only route writes to mail.outbound")
+    return f"{route['site']}#{route['shard']}"
+
+
+# A submission with its attachments is one record of up to 8 MiB; larger files go by reference (postroad/content.py).
+SUBMISSIONS: Topic[Submission] = Topic(
+    "mail.submissions", "Submission", lambda s: s["tenant"], max_bytes=8 * MIB, append_time=True
+)
+ACCEPTED: Topic[Message] = Topic("mail.accepted", "Message", _recipient)
+VALIDATED: Topic[Message] = Topic("mail.validated", "Message", _recipient)
+SCORED: Topic[Message] = Topic("mail.scored", "Message", _recipient)
+SUPPRESSIONS: Topic[Suppression] = Topic("mail.suppressions", "Suppression", lambda s: s["recipient"].lower())
+CANCELLATIONS: Topic[Decision] = Topic("mail.cancellations", "Decision", lambda d: d["recipient"].lower())
+CLEARED: Topic[Message] = Topic("mail.cleared", "Message", lambda m: m.get("recipient_domain", ""))
+OUTBOUND: Topic[Message] = Topic("mail.outbound", "Message", _site)
+ATTEMPTS: Topic[Attempt] = Topic("mail.attempts", "Attempt", lambda a: a["message"]["message_id"])
+REPORTS: Topic[Report] = Topic("mail.reports", "Report", lambda r: r["report_id"])
+EVENTS: Topic[Event] = Topic("mail.events", "Event", lambda e: e["message_id"], retention_ms=30 * DAY_MS)
+SCHEDULED: Topic[Scheduled] = Topic("mail.scheduled", "Scheduled", lambda s: s["message"]["message_id"])
+DECISIONS: Topic[Decision] = Topic("mail.decisions", "Decision", lambda d: d["message_id"])
+# Whatever could not be processed, byte for byte, so it takes the largest record of any topic and what we say about it.
+DEAD_LETTERS: Topic[DeadLetter] = Topic(
+    "mail.dead-letters", "DeadLetter", lambda d: f"{d['topic']}[{d['partition']}]@{d['offset']}",
+    partitions=1, retention_ms=30 * DAY_MS, max_bytes=9 * MIB)  # fmt: skip
+TENANTS: Topic[Tenant] = Topic("control.tenants", "Tenant", lambda t: t["tenant"], partitions=1, compacted=True)
+
+ALL: tuple[Topic[Any], ...] = (
+    SUBMISSIONS, ACCEPTED, VALIDATED, SCORED, SUPPRESSIONS, CANCELLATIONS, CLEARED, OUTBOUND, ATTEMPTS, REPORTS, EVENTS,
+    SCHEDULED, DECISIONS, DEAD_LETTERS, TENANTS,
+)  # fmt: skip
+BY_NAME: dict[str, Topic[Any]] = {topic.name: topic for topic in ALL}

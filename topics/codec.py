@@ -1,0 +1,311 @@
+"""Records as bytes: Avro, framed as Confluent's serialisers do it or as single objects of the Avro specification.
+
+| framing | bytes before the record | written when |
+|---|---|---|
+| Confluent | 0x00, id in the registry (4 bytes, big-endian) | a registry is configured |
+| single object | 0xC3 0x01, CRC-64-AVRO of the writer's schema (8 bytes, little-endian) | none is |
+
+Both are read, told apart by their first byte. A record of another version of the schema is resolved to ours.
+
+    CodecError
+      EncodeError            the value does not fit the schema: a mistake in the code that made it
+      DecodeError            these bytes will never be a record of this schema
+      UnknownSchema          the registry has not been asked for this id yet: `await learn(error.id)`, decode again
+      RegistryUnavailable    temporary: try again later
+      SchemaRefused          the registry does not take our schema: an incompatible change, nothing can start
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any, Protocol, TypeAlias
+
+from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from fastavro.schema import fingerprint, to_parsing_canonical_form
+from fastavro.validation import ValidationError, validate
+
+import avro
+
+Schema: TypeAlias = dict[str, Any]
+
+CONFLUENT = b"\x00"
+CONFLUENT_HEADER = 5
+SINGLE_OBJECT = b"\xc3\x01"
+SINGLE_OBJECT_HEADER = 10
+
+# A record of two zero bytes becomes a dictionary of 230: 8 MiB of them would take a gigabyte. Larger records than LARGE
+# are read with an account of every value in them; a submission to 1,000 recipients with 200 variables each passes.
+LARGE = 256 << 10
+MAX_READS = 2_000_000
+ERROR_TEXT = 500  # characters; fastavro quotes the value, which may be a whole attachment
+
+
+class CodecError(Exception):
+    """Root of what a codec raises."""
+
+
+class EncodeError(CodecError):
+    """The value does not fit the schema; the text names the field where that is known."""
+
+
+class DecodeError(CodecError):
+    """These bytes will never be a record of this schema."""
+
+
+class UnknownSchema(CodecError):
+    """A record refers to an id that the registry has not been asked for yet."""
+
+    def __init__(self, id: int):
+        super().__init__(f"schema id {id} is not known yet: learn it and decode again")
+        self.id = id
+
+
+class RegistryUnavailable(CodecError):
+    """The registry gave no answer of use; temporary."""
+
+
+class SchemaRefused(CodecError):
+    """The registry does not take our schema."""
+
+
+class Registry(Protocol):
+    """What a codec needs of a schema registry (topics/registry.py has the one over HTTP)."""
+
+    async def schema(self, id: int) -> Schema | None:
+        """The schema with this id, None where there is none. Raises RegistryUnavailable, DecodeError for one not in Avro."""
+
+    async def register(self, subject: str, schema: Schema) -> int:
+        """Id of `schema` under `subject`, as BACKWARD_TRANSITIVE. Raises RegistryUnavailable, SchemaRefused."""
+
+
+class Codec:
+    """Bytes to dictionaries and back for one schema: a name in avro/, or the schema itself. Times are int milliseconds.
+
+    With a registry, `await register(topic)` comes before the first `encode`.
+    """
+
+    def __init__(self, schema: str | Schema, registry: Registry | None = None):
+        self.name: str = schema if isinstance(schema, str) else schema["name"]
+        self._registry = registry
+        self._source = avro.load(schema) if isinstance(schema, str) else schema
+        self._schema = _parse(self._source)
+        self._header = single_object_header(self._source)  # of our own records
+        self._ready = registry is None
+        # writers' schemas by header; None is our own
+        self._writers = {single_object_header(old): _parse(old) for old in avro.released(self.name)}
+        self._writers[self._header] = None
+
+    def encode(self, value: Any) -> bytes:
+        """Framed bytes of `value`; fields with a default may be absent, unknown ones are refused. Raises EncodeError."""
+        if not self._ready:
+            raise EncodeError(
+                f"{self.name}: await register(topic) before the first record, its id is part of every one"
+            )
+        stream = BytesIO()
+        stream.write(self._header)
+        try:
+            schemaless_writer(stream, self._schema, value, strict_allow_default=True)
+        except Exception as error:  # whatever fastavro raises, the value is the reason
+            raise EncodeError(f"{self.name}: {self._explain(value, error)}") from error
+        return stream.getvalue()
+
+    def decode(self, raw: bytes) -> Any:
+        """The record in `raw`, every field of our schema present. Raises DecodeError, UnknownSchema."""
+        if len(raw) > LARGE or not raw.startswith(self._header):
+            return self._decode_other(raw)
+        stream = BytesIO(raw)
+        stream.seek(len(self._header))
+        try:
+            value = schemaless_reader(stream, self._schema, None)
+        except Exception as error:  # whatever fastavro raises, the bytes are the reason
+            raise self._undecodable(error) from error
+        if stream.tell() != len(raw):
+            raise self._trailing(len(raw) - stream.tell())
+        return value
+
+    async def register(self, topic: str) -> int:
+        """Make our schema the latest of `topic` (its full name) and write its id from now on.
+
+        Raises RegistryUnavailable, SchemaRefused.
+        """
+        if self._registry is None:
+            raise ValueError(f"{self.name}: no registry is configured")
+        id = await self._registry.register(f"{topic}-value", self._source)
+        self._header = CONFLUENT + id.to_bytes(4, "big")
+        self._writers[self._header] = None
+        self._ready = True
+        return id
+
+    async def learn(self, id: int) -> None:
+        """Fetch the schema that UnknownSchema asked for. Raises RegistryUnavailable, DecodeError when there is none."""
+        if self._registry is None:
+            raise ValueError(f"{self.name}: no registry is configured")
+        schema = await self._registry.schema(id)
+        if schema is None:
+            raise DecodeError(f"{self.name}: the registry has no schema with id {id}")
+        try:
+            _smallest(schema, {}, "")
+            writer = None if single_object_header(schema) == single_object_header(self._source) else _parse(schema)
+        except DecodeError:
+            raise
+        except Exception as error:  # what fastavro makes of a broken schema has no common class
+            raise DecodeError(f"{self.name}: schema id {id} is not valid: {_text(error)}") from error
+        self._writers[CONFLUENT + id.to_bytes(4, "big")] = writer
+
+    def _decode_other(self, raw: bytes) -> Any:
+        """A record that is large, or of another framing or version than what we write."""
+        header = self._header_of(raw)
+        try:
+            writer = self._writers[header]
+        except KeyError:
+            raise self._unknown(header) from None
+        stream = _Counted(raw, len(header)) if len(raw) > LARGE else BytesIO(raw)
+        stream.seek(len(header))
+        try:
+            if writer is None:
+                value = schemaless_reader(stream, self._schema, None)
+            else:
+                value = _fresh(schemaless_reader(stream, writer, self._schema))
+        except DecodeError:
+            raise
+        except Exception as error:  # whatever fastavro raises, the bytes are the reason
+            raise self._undecodable(error) from error
+        if stream.tell() != len(raw):
+            raise self._trailing(len(raw) - stream.tell())
+        return value
+
+    def _header_of(self, raw: bytes) -> bytes:
+        if raw.startswith(SINGLE_OBJECT):
+            header, length = raw[:SINGLE_OBJECT_HEADER], SINGLE_OBJECT_HEADER
+        elif raw.startswith(CONFLUENT):
+            header, length = raw[:CONFLUENT_HEADER], CONFLUENT_HEADER
+        else:
+            raise DecodeError(
+                f"{self.name}: {f'begins with 0x{raw[:2].hex()}' if raw else 'is empty'}: neither Confluent framing"
+                " (0x00 + schema id) nor an Avro single object (0xc301 + fingerprint)"
+            )
+        if len(header) < length:
+            raise DecodeError(f"{self.name}: ends within its header")
+        return header
+
+    def _unknown(self, header: bytes) -> CodecError:
+        if header.startswith(SINGLE_OBJECT):
+            return DecodeError(f"{self.name}: fingerprint {header[2:].hex()} is of no released version of {self.name}")
+        id = int.from_bytes(header[1:], "big")
+        if self._registry is None:
+            return DecodeError(f"{self.name}: has schema id {id} of a registry, but no registry is configured")
+        return UnknownSchema(id)
+
+    def _undecodable(self, error: Exception) -> DecodeError:
+        return DecodeError(f"{self.name}: not a record of its schema: {_text(error)}")
+
+    def _trailing(self, count: int) -> DecodeError:
+        return DecodeError(f"{self.name}: {count} bytes follow the record")
+
+    def _explain(self, value: Any, error: Exception) -> str:
+        """What fastavro's validation says, for it names the field; else what the writer said."""
+        try:
+            validate(value, self._schema)
+        except ValidationError as invalid:
+            if invalid.errors:
+                datum, schema, field = invalid.errors[0]
+                wanted = schema.get("name", schema["type"]) if isinstance(schema, dict) else schema
+                return f"{field} is {'missing or ' if datum is None else ''}{datum!r:.100}, not {wanted!s:.100}"
+        except Exception as worse:  # a value that is not even a record
+            error = worse
+        return _text(error)
+
+
+class _Counted:
+    """A stream that gives out a limited number of values."""
+
+    def __init__(self, raw: bytes, start: int):
+        self._stream = BytesIO(raw)
+        self._left = MAX_READS
+        self.seek, self.tell, self._read = self._stream.seek, self._stream.tell, self._stream.read
+
+    def read(self, size: int) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise DecodeError(f"more than {MAX_READS:,} values and lengths in one record")
+        return self._read(size)
+
+
+def single_object_header(schema: Schema) -> bytes:
+    """The ten bytes before a single object of `schema`. fastavro spells the fingerprint in little-endian hex."""
+    return SINGLE_OBJECT + bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
+
+
+def _parse(schema: Schema) -> Any:
+    """A schema as fastavro wants it, with plain ints for times and bytes for the defaults of bytes."""
+    parsed = parse_schema(_without_logical_types(schema))
+    _defaults_to_bytes(parsed)
+    return parsed
+
+
+def _without_logical_types(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {key: _without_logical_types(value) for key, value in schema.items() if key != "logicalType"}
+    if isinstance(schema, list):
+        return [_without_logical_types(branch) for branch in schema]
+    return schema
+
+
+def _defaults_to_bytes(parsed: Any) -> None:
+    """fastavro hands out, and writes, defaults as JSON has them: text for bytes, which its writer then refuses."""
+    if isinstance(parsed, dict):
+        if parsed.get("type") == "bytes" and isinstance(parsed.get("default"), str):
+            parsed["default"] = parsed["default"].encode("latin-1")
+        for value in parsed.values():
+            _defaults_to_bytes(value)
+    elif isinstance(parsed, list):
+        for value in parsed:
+            _defaults_to_bytes(value)
+
+
+def _fresh(value: Any) -> Any:
+    """A copy that shares nothing: fastavro puts one and the same default list into every record."""
+    if isinstance(value, dict):
+        return {key: _fresh(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fresh(item) for item in value]
+    return value
+
+
+def _smallest(schema: Any, sizes: dict[str, int | None], namespace: str) -> int:
+    """Least bytes of a record of a writer's schema. Raises DecodeError for what a few bytes could make endless: a type
+    inside itself (fastavro recurses on the C stack) and arrays of items without bytes."""
+    match schema:
+        case list():
+            return 1 + min((_smallest(branch, sizes, namespace) for branch in schema), default=0)
+        case {"type": "record" | "error", "name": str(name), "fields": list(fields)}:
+            namespace = name.rpartition(".")[0] or schema.get("namespace", namespace)
+            full = name if "." in name or not namespace else f"{namespace}.{name}"
+            sizes[full] = None
+            sizes[full] = size = sum(_smallest(field["type"], sizes, namespace) for field in fields)
+            return size
+        case {"type": "array", "items": items}:
+            if _smallest(items, sizes, namespace) == 0:
+                raise DecodeError("the writer's schema has an array of items without bytes")
+            return 1
+        case {"type": "map", "values": values}:
+            _smallest(values, sizes, namespace)
+            return 1
+        case {"type": "fixed", "name": str(name), "size": int(size)}:
+            namespace = name.rpartition(".")[0] or schema.get("namespace", namespace)
+            sizes[name if "." in name or not namespace else f"{namespace}.{name}"] = size
+            return size
+        case {"type": "enum"}:
+            return 1
+        case {"type": inner}:
+            return _smallest(inner, sizes, namespace)
+        case str(name):
+            known = sizes.get(name if "." in name or not namespace else f"{namespace}.{name}", sizes.get(name, 1))
+            if known is None:
+                raise DecodeError(f"the writer's schema has {name} inside itself")
+            return 0 if name == "null" else known
+    raise DecodeError(f"the writer's schema has no valid type: {schema!r:.100}")
+
+
+def _text(error: Exception) -> str:
+    return (str(error) or type(error).__name__)[:ERROR_TEXT]

@@ -1,0 +1,407 @@
+"""Batch consumer for faust-streaming 0.15.3 over aiokafka 0.14.0: one stream event is one batch of one partition.
+
+What it changes, and why (numbers are those of faust.md):
+
+- the consumer runs in the worker's own loop, no thread hand-off per call;
+- every agent's topic is delivered as `Batch`es; a changelog is applied as RocksDB write batches (18);
+- the committed offset of a partition is the end of the unbroken run of finished batches (1), moved by `Consumer.finish` and
+  `advance` alone. Faust's own acks are ignored: a stream acks what it *skips* (3, 15), and those were never processed;
+- a commit that the broker did not accept is not recorded as committed (2);
+- "no committed offset" is believed only when the coordinator says so (20), see `watch_answers`;
+- a seek goes to the committed offset, or to the reset position where there is none (17); only a position check drops
+  records (16);
+- when every partition is full the loop is woken by the first that has room (13).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import rocksdict
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, NotCoordinatorError, for_code
+from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
+from aiokafka.structs import OffsetAndMetadata
+from faust.events import Event
+from faust.transport.consumer import ensure_TP
+from faust.transport.drivers import aiokafka as stock
+from faust.types import TP
+from mode import Service
+from mode.utils.futures import maybe_async
+
+OFFSET_KEY = b"__faust\0offset__"  # faust.stores.rocksdb.Store.offset_key
+BATCH_MAX = 500  # records in one event: about 10 ms of work, which all I/O of the process waits for
+OUTSTANDING_MAX = 2000  # offsets from the first unfinished record to the last one read; then a partition is not fetched
+SETTLE_SECONDS = 8.0  # a rebalance or a stop waits this long for effects that have begun
+LEASE = 0.8  # share of the session after which a worker without a heartbeat begins nothing
+POLL_SECONDS = 0.5  # a fetch waits so long while a partition is held back, 4 times as long else
+REBALANCE_IN_PROGRESS = 27
+
+
+class Owned(Protocol):
+    """Work that belongs to one partition of one assignment: a `Batch` or a `Tick`."""
+
+    tp: TP
+    generation: int
+
+
+class Batch:
+    """Records of one partition in offset order; `next_offset` is what a commit after it says."""
+
+    __slots__ = ("finished", "first", "generation", "next_offset", "records", "tp")
+
+    def __init__(self, tp: TP, records: Sequence[Any], generation: int):
+        self.tp, self.records, self.generation = tp, records, generation
+        self.first: int = records[0].offset  # of what is unfinished
+        self.next_offset: int = records[-1].offset + 1
+        self.finished = False
+
+
+class Tick:
+    """A turn without records, for what is due by time in one partition."""
+
+    __slots__ = ("generation", "tp")
+
+    def __init__(self, tp: TP, generation: int):
+        self.tp, self.generation = tp, generation
+
+
+def watch_answers(coordinator: Any) -> None:
+    """Two things that aiokafka keeps to itself.
+
+    `coordinator.alive_at`: when the last heartbeat that the group accepted was sent (monotonic seconds). "Rebalance in
+    progress" is accepted: the group waits for us, nobody has our partitions yet.
+
+    Errors of OffsetFetch: aiokafka ignores the top-level error of v2+ (COORDINATOR_LOAD_IN_PROGRESS for a moment after a
+    broker restart), takes the empty answer for "nothing committed" and starts over from auto_offset_reset. Here it is
+    raised; the callers try again.
+    """
+    send = coordinator._send_req
+    coordinator.alive_at = time.monotonic()
+
+    async def checked(request: Any) -> Any:
+        sent = time.monotonic()
+        response = await send(request)
+        if isinstance(request, HeartbeatRequest | SyncGroupRequest) and response.error_code in (
+            0,
+            REBALANCE_IN_PROGRESS,
+        ):
+            coordinator.alive_at = sent
+        if isinstance(request, OffsetFetchRequest) and (code := getattr(response, "error_code", 0)):
+            error = for_code(code)
+            if error is NotCoordinatorError:
+                coordinator.coordinator_dead()
+            raise error()
+        return response
+
+    coordinator._send_req = checked
+
+
+class InlineConsumer(stock.AIOKafkaConsumerThread):
+    """AIOKafkaConsumerThread that is no thread: the same methods, run in the parent's loop."""
+
+    abstract = False
+    wait_for_shutdown = False
+
+    def __init__(self, consumer: Any, *, loop: asyncio.AbstractEventLoop | None = None, **kwargs: Any):
+        loop = loop or asyncio.get_event_loop()
+        super().__init__(consumer, loop=loop, thread_loop=loop, **kwargs)
+
+    start, stop, crash = Service.start, Service.stop, Service.crash
+    _stopped_set, set_shutdown = Service._stopped_set, Service.set_shutdown
+    _stop_children, _stop_futures = Service._stop_children, Service._stop_futures
+    _stop_exit_stacks = Service._stop_exit_stacks
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        if not self.app.client_only:
+            watch_answers(self._consumer._coordinator)
+
+    async def on_stop(self) -> None:
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    async def call_thread(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return await maybe_async(fun(*args, **kwargs))
+
+    async def cast_thread(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self.add_future(maybe_async(fun(*args, **kwargs)))
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer._closed = True
+            self.add_future(self._consumer._client.close())
+            self.add_future(self._consumer._coordinator.close())
+
+    async def _commit(self, offsets: dict[TP, int]) -> bool:
+        consumer, mine = self._ensure_consumer(), self.assignment()
+        wanted = {stock.ensure_aiokafka_TP(tp): OffsetAndMetadata(o, "") for tp, o in offsets.items() if tp in mine}
+        if not wanted:
+            return False
+        try:
+            await consumer.commit(wanted)
+        except (CommitFailedError, IllegalStateError) as exc:
+            # the group moved on: another worker reads these records again, or this one after the rebalance
+            self.log.warning("commit refused, not recorded: %r", exc)
+            return False
+        except KafkaError as exc:
+            if not exc.retriable:
+                await self.crash(exc)
+            self.log.warning("commit failed, will be tried again: %r", exc)
+            return False
+        return True
+
+
+class Consumer(stock.Consumer):
+    """Delivers batches, keeps the low watermark, commits it."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._delivered: dict[TP, deque[Batch]] = {}  # in offset order; the head is the oldest unfinished one
+        self._watermark: dict[TP, int] = {}  # committable: everything below is finished
+        self._next_read: dict[TP, int] = {}
+        self._sought: set[TP] = set()  # read from only after `perform_seek`
+        self._in_effect: set[Any] = set()  # batches, ticks or windows that may already have written something
+        self._wake = asyncio.Event()
+
+    def _new_consumer_thread(self) -> InlineConsumer:
+        return InlineConsumer(self, loop=self.loop, beacon=self.beacon)
+
+    # -- for the stage runner --------------------------------------------------------------------------------------
+    def is_current(self, work: Owned) -> bool:
+        """False: the partition was or is being taken away, or sought anew; drop the work, its records come again."""
+        if self.app.rebalancing or self.should_stop or not self.flow_active:
+            return False
+        return bool(work.generation == self.app.consumer_generation_id) and self.owns(work)
+
+    def owns(self, work: Owned) -> bool:
+        """An unfinished batch of this assignment, neither handed over nor forgotten by a seek (a fetch may return
+        between assignment and seek): its results may still be written. A tick: its partition is read from."""
+        if isinstance(work, Tick):
+            return work.tp in self._sought
+        return work in self._delivered.get(work.tp, ())
+
+    def holds_lease(self) -> bool:
+        """False: no heartbeat was accepted for most of a session, so another worker may own our partitions (24)."""
+        alive_at: float = self._thread._ensure_consumer()._coordinator.alive_at
+        return time.monotonic() - alive_at < LEASE * self.app.conf.broker_session_timeout
+
+    def sought(self) -> set[TP]:
+        """Source partitions that are ours and read from: recovered, and sought to the committed offset."""
+        return self._sought if self.flow_active and not self.app.rebalancing else set()
+
+    async def begin_effects(self, work: Owned) -> bool:
+        """To be awaited before the first write; a rebalance then waits for `finish` or `abandon`. False: drop the work."""
+        while self.is_current(work) and not self.holds_lease():
+            await asyncio.sleep(0.05)  # frozen, or the broker is away: the next heartbeat tells
+        if not self.is_current(work):
+            return False
+        self._in_effect.add(work)
+        return True
+
+    def hold(self, work: Any) -> None:
+        """As `begin_effects` without its checks, for any hashable. Ended by `abandon`."""
+        self._in_effect.add(work)
+
+    def advance(self, batch: Batch, offset: int) -> None:
+        """Everything below `offset`, inside the oldest unfinished batch of its partition, is finished."""
+        if offset > batch.first and (queue := self._delivered.get(batch.tp)) and queue[0] is batch:
+            batch.first = self._watermark[batch.tp] = offset
+            self._wake.set()
+
+    def finish(self, batch: Batch) -> None:
+        """Every effect of the batch is confirmed by the broker."""
+        batch.finished = True
+        self._in_effect.discard(batch)
+        queue = self._delivered.get(batch.tp)
+        if queue is not None and batch in queue:  # else: of an earlier assignment, nothing to commit
+            while queue and queue[0].finished:
+                self._watermark[batch.tp] = queue.popleft().next_offset
+        self._wake.set()
+
+    def abandon(self, work: Any) -> None:
+        """`work` writes nothing more."""
+        self._in_effect.discard(work)
+        self._wake.set()
+
+    # -- commit ----------------------------------------------------------------------------------------------------
+    def ack(self, message: Any) -> bool:
+        message.acked = True  # see the module's docstring: not what commits
+        self._unacked_messages.discard(message)
+        return True
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        done = self._committed_offset
+        offsets = {tp: o for tp, o in self._watermark.items() if done[tp] is None or o > done[tp]}
+        if not offsets or not await self._commit(offsets):
+            return False
+        for tp, offset in offsets.items():
+            if tp in self._watermark:  # not revoked while the commit was under way
+                done[tp] = offset
+        self.app.monitor.on_tp_commit(offsets)
+        return True
+
+    # -- rebalance -------------------------------------------------------------------------------------------------
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """`app.rebalancing` is already set, so nothing begins; what has begun finishes and is committed."""
+        await self.wait_empty()
+        self._forget(revoked)
+        await super().on_partitions_revoked(revoked)
+
+    async def wait_empty(self) -> None:
+        """Also called when the worker stops (SIGTERM). What has not ended then is begun again by the next owner."""
+        settle = getattr(self.app, "settle_seconds", SETTLE_SECONDS)
+        deadline = self.loop.time() + settle
+        while self._in_effect and self.loop.time() < deadline:
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), 0.2)
+            except TimeoutError:
+                pass
+        try:
+            await asyncio.wait_for(self.force_commit(), settle)
+        except TimeoutError:
+            self.log.warning("commit before the rebalance timed out: records will be seen twice")
+
+    def _forget(self, tps: Iterable[Any]) -> None:
+        for tp in tps:
+            for mapping in (self._delivered, self._watermark, self._next_read, self._committed_offset):
+                mapping.pop(ensure_TP(tp), None)
+            self._sought.discard(ensure_TP(tp))
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """The signal of the last recovery is still set, and stock clears it only where `_recover` took over: without this
+        every later recovery of the process ends before it has read anything."""
+        self.app.tables.recovery.signal_recovery_end.clear()
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def perform_seek(self) -> None:
+        consumer = self._thread._ensure_consumer()
+        mine = [tp for tp in self.assignment() if not self._is_changelog_tp(tp)]
+        committed = await consumer._coordinator.fetch_committed_offsets([stock.ensure_aiokafka_TP(tp) for tp in mine])
+        self._forget(mine)
+        unknown = []
+        for tp in mine:
+            found = committed.get(tp)
+            if found is None or found.offset < 0:
+                unknown.append(stock.ensure_aiokafka_TP(tp))
+                continue
+            consumer.seek(stock.ensure_aiokafka_TP(tp), found.offset)
+            self._committed_offset[tp] = self._next_read[tp] = found.offset
+        if unknown:
+            earliest = self.app.conf.consumer_auto_offset_reset == "earliest"
+            await (consumer.seek_to_beginning if earliest else consumer.seek_to_end)(*unknown)
+        self._sought.update(mine)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+    def on_buffer_full(self, tp: TP) -> None:
+        """Back-pressure is `OUTSTANDING_MAX` here."""
+
+    def _outstanding(self, tp: TP) -> int:
+        queue = self._delivered.get(tp)
+        return queue[-1].next_offset - queue[0].first if queue else 0
+
+    def _fetchable(self) -> tuple[set[TP], bool]:
+        """Partitions to fetch from now, and whether one was left out because it is full."""
+        limit = getattr(self.app, "outstanding_max", OUTSTANDING_MAX)
+        ready, full = set(), False
+        for tp in self._get_active_partitions():
+            if self._is_changelog_tp(tp) or (tp in self._sought and self._outstanding(tp) < limit):
+                ready.add(tp)
+            else:
+                full = full or tp in self._sought
+        return ready, full
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        try:
+            while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                if not self.flow_active:
+                    await self.wait(self.can_resume_flow)
+                    continue
+                self._wake.clear()
+                ready, full = self._fetchable()
+                if not ready:
+                    try:
+                        await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+                    except TimeoutError:
+                        pass
+                    continue
+                records = await self._getmany(ready, POLL_SECONDS if full else 4 * POLL_SECONDS)
+                await asyncio.sleep(0)
+                for tp, found in (records or {}).items():
+                    self._take(ensure_TP(tp), found)
+        except self.consumer_stopped_errors:
+            if not self.app.should_stop:
+                raise
+        except asyncio.CancelledError:
+            if not self.app.should_stop:
+                raise
+
+    def _take(self, tp: TP, records: list[Any]) -> None:
+        changelog = self._is_changelog_tp(tp)
+        if self._was_sought(tp, records):
+            return
+        if not self.flow_active or not (tp in self._sought or changelog):
+            # not ours to drop: whoever resumes the flow must see them
+            self._thread._ensure_consumer().seek(stock.ensure_aiokafka_TP(tp), records[0].offset)
+            return
+        self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+        if changelog:
+            self._recover(tp, records)
+        else:
+            self._deliver(tp, records)
+
+    def _was_sought(self, tp: TP, records: list[Any]) -> bool:
+        """A seek or a new assignment came between the fetch of these records and now: the position is not behind them
+        any more, they will be fetched again. Nothing but this test may drop records: comparing generations loses those
+        that a fetch begun before a rebalance returns after it."""
+        assignment = self._thread._ensure_consumer()._subscription.subscription.assignment
+        state = assignment.state_value(stock.ensure_aiokafka_TP(tp))
+        return state is None or not state.has_valid_position or state.position <= records[-1].offset
+
+    def _deliver(self, tp: TP, records: list[Any]) -> None:
+        next_read = self._next_read.get(tp)
+        if next_read is not None and records[0].offset < next_read:
+            records = [r for r in records if r.offset >= next_read]
+        queue = self._delivered.setdefault(tp, deque())
+        for i in range(0, len(records), BATCH_MAX):
+            message = self._to_message(tp, records[min(i + BATCH_MAX, len(records)) - 1])
+            batch = Batch(tp, records[i : i + BATCH_MAX], message.generation_id)
+            channels = self.app.topics._tp_index[tp]
+            message.incref(len(channels))
+            for channel in channels:
+                channel.queue.force_put_nowait(Event(self.app, None, batch, None, message))
+            queue.append(batch)
+            self._next_read[tp] = batch.next_offset
+
+    def _recover(self, tp: TP, records: list[Any]) -> None:
+        """Changelog records into RocksDB, one write batch; what Recovery._slurp_changelogs does one by one."""
+        recovery = self.app.tables.recovery
+        if tp in recovery.active_tps:
+            offsets = recovery.active_offsets
+        elif tp in recovery.standby_tps:
+            offsets = recovery.standby_offsets
+        else:
+            return
+        seen = offsets.get(tp)
+        fresh = records if seen is None else [r for r in records if r.offset > seen]
+        if fresh:
+            table, last = recovery.tp_to_table[tp], fresh[-1].offset
+            write = rocksdict.WriteBatch(raw_mode=True)
+            for key, value in table.take_from_changelog(tp.partition, fresh):
+                if value is None:
+                    write.delete(key)
+                else:
+                    write.put(key, value)
+            write.put(OFFSET_KEY, b"%d" % last)
+            table.data._db_for_partition(tp.partition).write(write)
+            offsets[tp] = last
+        if recovery.in_recovery and not recovery.need_recovery():
+            recovery._set_recovery_ended()
+            recovery.signal_recovery_end.set()
+        if not self.app.tables.standbys_ready and not recovery.standby_remaining_total():
+            self.app.tables.on_standbys_ready()

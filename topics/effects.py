@@ -1,0 +1,462 @@
+"""Runner of effect stages: slow work on the outside world (SMTP), many records at a time, ending in any order.
+
+`await perform(record, state, possible_duplicate)` is the effect; `settle(record, result, state)` turns its result into
+outputs and state, in memory, as a handler of a pure stage does. "Park until t" is a result like any other: `settle` sends it
+to mail.scheduled, and the record is finished.
+
+One cycle every few milliseconds, for all partitions at once, and what a crash after each step leaves:
+
+1. results are settled in memory, the next records to begin are chosen      as before the cycle
+2. outputs and dead letters confirmed      their effects are done again, flagged; outputs appear twice (same ids)
+3. changelog confirmed                     recovery brings it: those records are finished, the chosen ones count as begun
+   (per partition ONE record batch: changes of tables, and per source which offsets are begun and which finished)
+4. RocksDB written                         the same
+5. offsets may be committed up to the first unfinished record
+6. the chosen effects begin                they are done again, flagged
+
+So an effect begins only when its "begun" is confirmed, at one write per cycle and not per record; a record that is begun
+and not finished is performed again with `possible_duplicate=True`, one that is not begun without. Progress (`Window`) is two
+bit sets above the first unfinished offset, so records of one key may overtake those of a key at its limit and are still told
+apart exactly.
+
+A frozen worker (see tables/store.py for the claim): either its "begun" lies before the next owner's claim, then the next owner
+knows of it and flags; or after, then the write did not land where it had to and the worker ends before the effect begins. What
+it cannot take back is an effect that is already on its way; the lease keeps it from beginning others, and without the lease it
+writes no results.
+
+Rebalance and stop: nothing begins any more, what runs has `settle_seconds` to end and is written. What still runs then, and
+whose partition comes back to this worker with nobody's claim in between, is waited for and not done again; else it is cancelled.
+
+The window: offsets per partition between the first unfinished record and the last one read. A record that takes t seconds
+stops the others of its partition only if more than the window of them pass meanwhile; after a crash up to so many records per
+partition are read again and passed over.
+
+Left as it is: one output partition that cannot be written holds the cycle of all of them (exit after `delivery_s`); an output
+that the broker refuses after `settle` goes to the dead letters and keeps its change of state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import faust
+from faust.types import TP
+
+from topics.codec import DecodeError, UnknownSchema
+from topics.consumer import Batch
+from topics.outputs import Outputs
+from topics.runner import SWEEP_SECONDS, Runner, Store, TooMuchChange, Wiring, give_up
+from topics.stage import EffectStage, outputs_of
+from topics.state import View
+
+FLUSH_SECONDS = 0.005  # results are gathered this long; a cycle takes about as long again
+WINDOW = 4096  # 5 s at 800 records/s of one partition; 1 KiB of progress, 8 MiB of 2 KiB records
+SETTLE_SECONDS = 15.0  # most SMTP transactions end in this time; stays below the rebalance time-out
+_progress = struct.Struct(">qI")
+
+
+def _pack_bits(bits: int) -> bytes:
+    return bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+
+
+class Window:
+    """Progress in one source partition. Bit n of `begun` and `finished` is offset `low + n`; below `low` all is finished."""
+
+    def __init__(self, tp: TP, first: int, source: int, raw: bytes | None):
+        self.tp, self.source = tp, source
+        self.batches: deque[Batch] = deque()
+        self.order: deque[int] = deque()  # offsets read, from the first unfinished one
+        self.busy = 0  # begun, result not yet written
+        self.dirty = False  # has to be written although nothing else changed
+        self.low, self.begun, self.finished = first, 0, 0
+        if raw is not None:
+            self.low, n = _progress.unpack_from(raw)
+            self.begun = int.from_bytes(raw[12 : 12 + n], "little")
+            self.finished = int.from_bytes(raw[12 + n :], "little")
+        self._doubt, self._doubt_low = self.begun & ~self.finished, self.low
+
+    def is_finished(self, offset: int) -> bool:
+        return offset < self.low or bool(self.finished >> (offset - self.low) & 1)
+
+    def in_doubt(self, offset: int) -> bool:
+        """Begun by an earlier owner who left no result."""
+        return offset >= self._doubt_low and bool(self._doubt >> (offset - self._doubt_low) & 1)
+
+    def begin(self, offset: int) -> None:
+        self.begun |= 1 << (offset - self.low)
+
+    def take_back(self, offset: int) -> None:
+        """What was to begin has not."""
+        if not self.in_doubt(offset):
+            self.begun &= ~(1 << (offset - self.low))
+        self.dirty = True
+
+    def finish(self, offset: int) -> None:
+        self.finished |= 1 << (offset - self.low)
+
+    def move(self) -> None:
+        """`low` goes to the first unfinished offset."""
+        while self.order and self.is_finished(self.order[0]):
+            self.order.popleft()
+        low = self.order[0] if self.order else self.batches[-1].next_offset
+        if low > self.low:
+            self.begun >>= low - self.low
+            self.finished >>= low - self.low
+            self.low = low
+
+    def pack(self) -> bytes:
+        begun = _pack_bits(self.begun)
+        return _progress.pack(self.low, len(begun)) + begun + _pack_bits(self.finished)
+
+
+class Item(NamedTuple):
+    """One record in work. `value`: decoded, or the error that says why not; `identity`: None where it has none."""
+
+    window: Window
+    record: Any
+    value: Any
+    identity: str | None
+
+    @property
+    def place(self) -> tuple[TP, int]:
+        return self.window.tp, self.record.offset
+
+
+class EffectRunner(Runner):
+    """Runs an `EffectStage`. `state` in `perform` is read only, as of the last cycle."""
+
+    stage: EffectStage
+    store: Store
+
+    def __init__(self, app: faust.App, stage: EffectStage, wiring: Wiring, store: Store, window: int = WINDOW):
+        super().__init__(app, stage, wiring, store)
+        if stage.performer is None or stage.settler is None:
+            raise ValueError(f"stage {stage.name} needs perform and settle")
+        self._performer, self._settler = stage.performer, stage.settler
+        app.outstanding_max, app.settle_seconds = window, SETTLE_SECONDS
+        app.on_partitions_assigned.connect(self._assigned)
+        self._windows: dict[TP, Window] = {}
+        self._queues: dict[bytes, deque[Item]] = defaultdict(deque)  # key -> records that wait
+        self._ready: OrderedDict[bytes, None] = OrderedDict()  # keys that have a waiting record and a free place
+        self._twins: dict[str, deque[Item]] = {}  # identity in work -> others of the same identity
+        self._running, self._per_key = 0, Counter[bytes]()
+        self._tasks: dict[tuple[TP, int], asyncio.Task[Any]] = {}  # until the result is written
+        self._done: list[tuple[Item, asyncio.Task[Any]]] = []
+        self._wake, self._turn = asyncio.Event(), asyncio.Lock()
+        self._expires = any(table.expires for table in stage.tables)
+        self._swept_at = 0.0
+        self._flusher: asyncio.Future[None] | None = None
+
+    # -- records in ------------------------------------------------------------------------------------------------
+    async def _read(self, stream: Any) -> None:
+        if self._flusher is None:
+            self._flusher = self.app.add_future(self._flush())
+        async for batch in stream.noack():
+            values = [await self._decoded(record) for record in batch.records]
+            async with self._turn:  # a window begins from what the last cycle of its predecessor has written
+                if self.consumer.owns(batch):
+                    self._accept(batch, values)
+
+    async def _decoded(self, record: Any) -> Any:
+        while True:
+            try:
+                return self.decode(record)
+            except UnknownSchema as unknown:
+                await self.learn(record.topic, unknown)
+
+    def _accept(self, batch: Batch, values: list[Any]) -> None:
+        tp, window = batch.tp, self._windows.get(batch.tp)
+        if window is None or not self.consumer.owns(window.batches[0]):
+            if window is not None:
+                self.consumer.abandon(window)
+            if not self.store.is_ours(tp.partition):  # another worker was here since: it knows of ours as begun
+                self._cancel(place for place in self._tasks if place[0] == tp)
+            source = self.sources[tp.topic]
+            window = self._windows[tp] = Window(tp, batch.first, source, self.store.progress(tp.partition, source))
+        for record, value in zip(batch.records, values, strict=True):
+            window.order.append(record.offset)
+            item = Item(window, record, value, self._identity(value))
+            if window.is_finished(record.offset):
+                self.metrics.count("passed_over")
+                if self._tasks.pop(item.place, None):
+                    self._again(item, [])
+            else:
+                self._enqueue(item)
+        batch.records = ()  # a finished record's memory is free, whatever its neighbours do
+        window.batches.append(batch)
+        self._wake.set()
+
+    def _identity(self, value: Any) -> str | None:
+        if self.stage.identity is None or isinstance(value, DecodeError):
+            return None
+        return self.stage.identity(value)
+
+    def _enqueue(self, item: Item, first: bool = False) -> None:
+        queue = self._queues[item.record.key]
+        (queue.appendleft if first else queue.append)(item)
+        self._offer(item.record.key)
+
+    def _offer(self, key: bytes) -> None:
+        if self._queues.get(key) and self._per_key[key] < self.stage.key_limit:
+            self._ready[key] = None
+
+    def _pick(self) -> list[Item]:
+        """What begins after this cycle's write, in turns between keys."""
+        chosen: list[Item] = []
+        while self._ready and self._running < self.stage.limit:
+            key, _ = self._ready.popitem(last=False)
+            item = self._queues[key].popleft()
+            if not self._is_live(item.window):  # was read before a seek: it comes again
+                pass
+            elif not self.consumer.is_current(item.window.batches[0]):
+                self._enqueue(item, first=True)
+                break
+            elif not self._waits_for_twin(item):
+                self._running += 1
+                self._per_key[key] += 1
+                item.window.begin(item.record.offset)
+                self._hold(item.window, 1)
+                chosen.append(item)
+            self._offer(key)
+            if not self._queues[key]:
+                del self._queues[key]
+        return chosen
+
+    def _waits_for_twin(self, item: Item) -> bool:
+        if item.identity is None:
+            return False
+        if item.identity in self._twins and item.place not in self._tasks:  # else its own, to be adopted
+            self._twins[item.identity].append(item)
+            return True
+        self._twins.setdefault(item.identity, deque())
+        return False
+
+    # -- effects ---------------------------------------------------------------------------------------------------
+    def _start(self, item: Item, written: bool) -> None:
+        window = item.window
+        task = self._tasks.get(item.place)
+        if not self._is_live(window):
+            self._leave(item)
+            return
+        if task is not None:  # begun before a rebalance that gave the partition back to us
+            self.metrics.count("adopted")
+            self._leave(item)
+        elif written and self.consumer.is_current(window.batches[0]) and self.consumer.holds_lease():
+            task = self._tasks[item.place] = asyncio.create_task(
+                self._perform(item, window.in_doubt(item.record.offset))
+            )
+        else:
+            self._leave(item)
+            window.take_back(item.record.offset)
+            self._hold(window, -1)
+            self._again(item, [item])
+            self._wake.set()
+            return
+        task.add_done_callback(partial(self._ended, item))
+
+    async def _perform(self, item: Item, possible_duplicate: bool) -> Any:
+        self.metrics.count("performed")
+        self.metrics.count("flagged", possible_duplicate)
+        try:
+            if isinstance(item.value, DecodeError):
+                raise item.value
+            return await self._performer(item.value, self._view(item), possible_duplicate)
+        finally:
+            self._leave(item)
+
+    def _view(self, item: Item) -> View:
+        view = self.store.view(item.record.partition)
+        view.services, view.now, view.record = self.wiring.services, self.wiring.clock(), item.record
+        return view
+
+    def _leave(self, item: Item) -> None:
+        key = item.record.key
+        self._running -= 1
+        self._per_key[key] -= 1
+        if not self._per_key[key]:
+            del self._per_key[key]
+        self._offer(key)
+
+    def _ended(self, item: Item, task: asyncio.Task[Any]) -> None:
+        self._done.append((item, task))
+        self._wake.set()
+
+    def _again(self, item: Item, waiting: list[Item]) -> None:
+        """The identity of `item` is free: whoever waits for it, and `waiting`, may be chosen."""
+        twins = self._twins.pop(item.identity, ()) if item.identity is not None else ()
+        for other in [*reversed(twins), *waiting]:
+            self._enqueue(other, first=True)
+
+    def _is_live(self, window: Window) -> bool:
+        return self._windows.get(window.tp) is window and self.consumer.owns(window.batches[0])
+
+    def _hold(self, window: Window, change: int) -> None:
+        """A rebalance waits while a window has results to come or to be written."""
+        window.busy += change
+        if (window.busy or window.dirty) and self._is_live(window):
+            self.consumer.hold(window)
+        else:
+            self.consumer.abandon(window)
+
+    async def _assigned(self, app: faust.App, assigned: set[TP], **kwargs: Any) -> None:
+        """After every rebalance all windows begin anew, from what recovery has read."""
+        for window in self._windows.values():
+            self.consumer.abandon(window)
+        for waiting in (self._windows, self._queues, self._ready, self._twins):
+            waiting.clear()
+        self._cancel(place for place in self._tasks if place[0] not in assigned)
+
+    def _cancel(self, places: Iterable[tuple[TP, int]]) -> None:
+        for place in list(places):
+            self.metrics.count("cancelled", self._tasks.pop(place).cancel())
+
+    # -- cycle -----------------------------------------------------------------------------------------------------
+    async def _flush(self) -> None:
+        try:
+            while True:
+                if not self._wake.is_set():
+                    try:
+                        await asyncio.wait_for(self._wake.wait(), SWEEP_SECONDS)
+                    except TimeoutError:
+                        pass  # nothing to do but, perhaps, to sweep
+                if len(self._done) < self.stage.limit // 4:
+                    await asyncio.sleep(FLUSH_SECONDS)
+                self._wake.clear()
+                if self.consumer.holds_lease():
+                    async with asyncio.timeout(self.wiring.delivery_s), self._turn:
+                        await self._cycle()
+                else:  # frozen, or the broker is away: the next heartbeat tells
+                    if self.app.rebalancing:  # it has told: nothing to wait for
+                        for window in self._windows.values():
+                            self.consumer.abandon(window)
+                    await asyncio.sleep(0.05)
+                    self._wake.set()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:
+            give_up(exc)
+
+    async def _cycle(self) -> None:
+        self.metrics.count("cycles")
+        outputs, settled = self.outputs(), []
+        views: dict[int, View] = {}
+        entries: dict[int, dict[bytes, bytes | None]] = defaultdict(dict)
+        self._sweep(entries, outputs)
+        for partition, items in self._results().items():
+            view = views[partition] = self._view(items[0][0])
+            settled += self._settle(
+                items, view, outputs, self.store.room(outputs) - self.store.size(entries[partition])
+            )
+            entries[partition].update(view.entries())
+        chosen = self._pick()
+        await self._deliver(outputs, settled)
+        begun = [item for item, _ in settled] + chosen
+        if not self.consumer.holds_lease():  # frozen while the outputs were under way
+            lost = {item.window.tp.partition for item in begun}
+        else:
+            lost = {item.window.tp.partition for item in begun if not self._is_live(item.window)}
+        self._done += [
+            done for done in settled if done[0].window.tp.partition in lost
+        ]  # `_results` drops what is not ours
+        settled = [done for done in settled if done[0].window.tp.partition not in lost]
+        for partition in lost:
+            entries.pop(partition, None)
+            views.pop(partition, None)
+        for item, _ in settled:
+            item.window.finish(item.record.offset)
+        touched = {item.window for item in begun} | {window for window in self._windows.values() if window.dirty}
+        touched = {window for window in touched if window.tp.partition not in lost}
+        await self._write(entries, touched, outputs)
+        for view in views.values():
+            view.written()
+        self._advance()
+        for item, _ in settled:
+            if self._is_live(item.window):
+                self._tasks.pop(item.place, None)
+                self._hold(item.window, -1)
+                self._again(item, [])
+        for item in chosen:
+            self._start(item, item.window.tp.partition not in lost)
+        if self._done:
+            self._wake.set()
+        for window in touched:
+            self._hold(window, 0)
+
+    def _sweep(self, entries: dict[int, dict[bytes, bytes | None]], outputs: Outputs) -> None:
+        """From time to time, delete what has expired."""
+        if not self._expires or time.monotonic() - self._swept_at < SWEEP_SECONDS:
+            return
+        self._swept_at, now = time.monotonic(), self.wiring.clock()
+        for partition in {window.tp.partition for window in self._windows.values() if self._is_live(window)}:
+            expired: dict[bytes, bytes | None] = dict.fromkeys(self.store.expired(partition, now))
+            if self.store.size(expired) < self.store.room(outputs) // 2:
+                entries[partition].update(expired)
+
+    async def _deliver(self, outputs: Outputs, settled: list[tuple[Item, asyncio.Task[Any]]]) -> None:
+        await outputs.deliver()
+        if outputs.rejected:
+            for item, _ in settled:
+                if error := outputs.rejected.get(item.place):
+                    self.dead(outputs, item.record, error, item.place)
+            await outputs.deliver()
+
+    async def _write(
+        self, entries: dict[int, dict[bytes, bytes | None]], touched: set[Window], outputs: Outputs
+    ) -> None:
+        progress: dict[int, dict[int, bytes]] = defaultdict(dict)
+        for window in self._windows.values():
+            window.move()
+        for window in touched:
+            progress[window.tp.partition][window.source] = window.pack()
+            window.dirty = False
+        partitions = {*(partition for partition, changes in entries.items() if changes), *progress}
+        await asyncio.gather(*(self.store.write(p, entries[p], outputs, progress[p]) for p in partitions))
+
+    def _advance(self) -> None:
+        for window in list(self._windows.values()):
+            while window.batches and window.batches[0].next_offset <= window.low and len(window.batches) > 1:
+                self.consumer.finish(window.batches.popleft())
+            self.consumer.advance(window.batches[0], window.low)
+
+    def _results(self) -> dict[int, list[tuple[Item, asyncio.Task[Any]]]]:
+        """Ended effects by partition; those of a handed-over partition are dropped, its owner does them again, flagged."""
+        done, self._done = self._done, []
+        found = defaultdict(list)
+        for item, task in done:
+            if self._is_live(item.window) and not task.cancelled():
+                found[item.window.tp.partition].append((item, task))
+            else:
+                self.metrics.count("dropped")
+        return found
+
+    def _settle(self, items: list[tuple[Item, asyncio.Task[Any]]], view: View, outputs: Outputs,
+                room: int) -> list[tuple[Item, asyncio.Task[Any]]]:  # fmt: skip
+        """Results of one partition, as many as `room` bytes of changes take."""
+        for n, (item, task) in enumerate(items):
+            view.begin()
+            view.record = item.record
+            try:
+                if error := task.exception():
+                    raise error
+                for output in outputs_of(self._settler(item.value, task.result(), view)):
+                    self.add(outputs, output, item.place)
+                room -= self.store.size(view.changes())
+                if room < 0:
+                    if n:
+                        outputs.drop(item.place)
+                        self._done += items[n:]
+                        self._wake.set()
+                        return items[:n]
+                    raise TooMuchChange("the changes of one result do not fit one write")
+            except Exception as exc:
+                outputs.drop(item.place)
+                self.dead(outputs, item.record, exc, item.place)
+            else:
+                view.keep()
+        return items

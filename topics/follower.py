@@ -1,0 +1,101 @@
+"""Follow a compacted topic: another stage's small state (tenants, say) as a dictionary that is always near the latest.
+
+A reader of its own, without a group and without Faust's GlobalTable: read to the end before it is ready, then live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from topics.catalogue import Topic
+from topics.codec import DecodeError, UnknownSchema
+from topics.installation import Installation
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+RETRY_SECONDS = 1.0
+POLL_MS = 2000
+
+
+class Follower(Mapping[str, T], Generic[T]):
+    """Key -> latest value of `topic`, after `convert`. `await ready()` once before it is read."""
+
+    def __init__(
+        self, installation: Installation, topic: Topic[Any], convert: Callable[[Any], T] = lambda value: value
+    ):
+        self.installation, self.topic, self._convert = installation, topic, convert
+        self._codec = installation.codecs((topic,))[topic]
+        self._values: dict[str, T] = {}
+        self._caught_up = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def __getitem__(self, key: str) -> T:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    async def ready(self) -> None:
+        """Start following, if nobody has, and return when the topic was read to its end."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._follow())
+        if not self._caught_up.is_set():
+            await self._caught_up.wait()
+
+    async def stop(self) -> None:
+        """End the reader."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self._read()
+            except (KafkaError, OSError) as exc:
+                log.warning("%s: reading again from its beginning: %r", self.topic.name, exc)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _read(self) -> None:
+        name = self.installation.name(self.topic)
+        tps = [TopicPartition(name, n) for n in range(self.installation.partitions_of(self.topic))]
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.installation.bootstrap, enable_auto_commit=False)
+        await consumer.start()
+        try:
+            consumer.assign(tps)
+            await consumer.seek_to_beginning(*tps)
+            ends = await consumer.end_offsets(tps)
+            while True:
+                if not self._caught_up.is_set() and all([await consumer.position(tp) >= ends[tp] for tp in tps]):
+                    self._caught_up.set()
+                timeout = POLL_MS if self._caught_up.is_set() else 100
+                for records in (await consumer.getmany(timeout_ms=timeout)).values():
+                    for record in records:
+                        await self._apply(record)
+        finally:
+            await consumer.stop()
+
+    async def _apply(self, record: Any) -> None:
+        key = (record.key or b"").decode("utf-8", "replace")
+        if record.value is None:
+            self._values.pop(key, None)
+            return
+        try:
+            try:
+                value = self._codec.decode(record.value)
+            except UnknownSchema as unknown:
+                await self._codec.learn(unknown.id)
+                value = self._codec.decode(record.value)
+            self._values[key] = self._convert(value)
+        except (DecodeError, ValueError, KeyError) as exc:
+            # what was there before stays: a broken record must not take a tenant away
+            log.error("%s@%d: kept the value before: %s", self.topic.name, record.offset, exc)

@@ -1,0 +1,403 @@
+"""Runner of pure stages: reads batches, calls plain code per record, owns errors, outputs, state and offsets.
+
+Order of one batch, and what a crash after each step leaves:
+
+1. process every record in memory          nothing: the batch is read again
+2. outputs and dead letters confirmed      the batch is read again, outputs appear twice (same ids)
+   (lease checked again)
+3. changelog confirmed (changes, mark)     recovery brings both; the batch is read again and passed over
+4. RocksDB written                         the same
+5. batch finished, offset committed        nothing
+
+A batch whose changes do not fit one changelog record batch is taken in parts, each with steps 1 to 4 and a mark of its own.
+
+All sources have the same number of partitions and the same key. Batches of partition n of all of them, and its ticks, go
+through one lane, one after another: each change sees every change before it. Between sources there is no order but arrival.
+
+What a record can do to a stage: a record that does not decode, and one whose handler raises, goes to mail.dead-letters and
+the batch goes on. `Hold` and a schema that the registry cannot give now stop the lane until it works: nothing is passed over.
+An output that the topic refuses sends its input to the dead letters; what the input changed in a table stays changed where
+the refusal came from the broker (the limit was made smaller while we ran), and is taken back where we knew the limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import faust
+
+from topics.catalogue import DEAD_LETTERS, Output, Topic
+from topics.codec import Codec, DecodeError, RegistryUnavailable, UnknownSchema
+from topics.consumer import Batch, Consumer, Tick
+from topics.metrics import Metrics
+from topics.outputs import Outputs
+from topics.stage import Declared, Handler, Hold, Preparer, Stage, Ticker, outputs_of
+from topics.state import Database, Memory, View
+
+log = logging.getLogger(__name__)
+
+EXIT_FAILED = 70  # EX_SOFTWARE: the supervisor starts the worker again
+HOLD_SECONDS = 1.0  # between two tries of a batch that is held
+SWEEP_SECONDS = 10.0
+
+#: One batch is computed per turn of the loop, first come first served, whatever app or partition it is of. Without it a stage
+#: with a backlog computes a batch of each partition in every turn, and all I/O of the stages behind it waits.
+_turn = asyncio.Lock()
+
+
+class TooMuchChange(ValueError):
+    """The changes of one input record do not fit one changelog record batch."""
+
+
+class Store(Protocol):
+    """What a runner needs of tables/store.py: the durable state of a stage, by partition."""
+
+    def view(self, partition: int) -> View: ...
+    def database(self, partition: int) -> Database: ...
+    def mark(self, partition: int, source: int) -> int: ...
+    def progress(self, partition: int, source: int) -> bytes | None: ...
+    def is_ours(self, partition: int) -> bool: ...
+    def room(self, outputs: Outputs) -> int: ...
+    def size(self, entries: Mapping[bytes, bytes | None]) -> int: ...
+    def expired(self, partition: int, now: int) -> list[bytes]: ...
+    async def write(
+        self, partition: int, entries: dict[bytes, bytes | None], outputs: Outputs, progress: Mapping[int, bytes | int]
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What an installation gives a runner. `names`: full name of each topic; `partitions` and `max_bytes` by full name;
+    `delivery_s`: a delivery that takes longer ends the worker, which starts again at the committed offset; `prepare_s`:
+    what `prepare` has not found by then is for the handler to put off."""
+
+    names: Mapping[Topic[Any], str]
+    codecs: Mapping[Topic[Any], Codec]
+    partitions: Mapping[str, int]
+    max_bytes: Mapping[str, int]
+    services: Any = None
+    clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    metrics: Metrics = field(default_factory=Metrics)
+    delivery_s: float = 60.0
+    prepare_s: float = 5.0
+
+
+def give_up(exc: BaseException) -> None:
+    """Nothing unconfirmed may be committed: leave at once, with every app of the process; the restart begins at the
+    committed offsets."""
+    traceback.print_exception(exc)
+    sys.stderr.flush()
+    os._exit(EXIT_FAILED)
+
+
+class Runner:
+    """What both kinds of stage share: topics in, records out, dead letters."""
+
+    def __init__(self, app: faust.App, stage: Declared, wiring: Wiring, store: Store | None):
+        self.app, self.stage, self.wiring, self.store, self.metrics = app, stage, wiring, store, wiring.metrics
+        names = [wiring.names[topic] for topic in stage.reads]
+        if len({wiring.partitions[name] for name in names}) != 1:
+            raise ValueError(f"stage {stage.name}: its sources must have the same number of partitions: {names}")
+        self.sources = {name: number for number, name in enumerate(names)}
+        self.codec_of = {wiring.names[topic]: wiring.codecs[topic] for topic in stage.reads}
+        self._targets = {topic: (wiring.names[topic], wiring.codecs[topic].encode) for topic in stage.writes}
+        source = app.topic(
+            *names, partitions=wiring.partitions[names[0]], key_type=bytes, value_type=bytes,
+            key_serializer="raw", value_serializer="raw",
+        )  # fmt: skip
+        app.agent(source, name=f"{app.conf.id}-{stage.name}")(self._read)
+
+    async def _read(self, stream: Any) -> None:
+        raise NotImplementedError
+
+    @property
+    def consumer(self) -> Consumer:
+        return self.app.consumer  # type: ignore[no-any-return]  # Faust has no types here
+
+    def outputs(self) -> Outputs:
+        return Outputs(self.app.producer, self.wiring.partitions, self.wiring.max_bytes)
+
+    def decode(self, record: Any) -> Any:
+        """The record's value, or the DecodeError that says why there is none. Raises UnknownSchema."""
+        try:
+            if record.value is None:
+                raise DecodeError("the record has no value: this topic takes no tombstones")
+            return self.codec_of[record.topic].decode(record.value)
+        except DecodeError as exc:
+            return exc
+
+    async def learn(self, topic: str, unknown: UnknownSchema) -> None:
+        """Fetch a writer's schema, however long the registry is away: a record that waits for it is never passed over."""
+        while True:
+            try:
+                return await self.codec_of[topic].learn(unknown.id)
+            except RegistryUnavailable as exc:
+                log.warning("%s: waiting for the schema registry: %s", self.stage.name, exc)
+                self.metrics.count("held")
+                await asyncio.sleep(HOLD_SECONDS)
+
+    def add(self, outputs: Outputs, output: Output, source: Hashable) -> None:
+        """Encode and queue what a handler returned. Raises ValueError where it may not go, EncodeError, OutputTooLarge."""
+        topic, key, value, headers = output
+        if (target := self._targets.get(topic)) is None:
+            self.stage.check(output)
+        name, encode = target  # type: ignore[misc]  # `check` has raised where there is none
+        outputs.add(name, key, None if value is None else encode(value), source, headers)
+
+    def dead(self, outputs: Outputs, record: Any, error: BaseException, source: Hashable) -> None:
+        """`record` goes to mail.dead-letters as it was read."""
+        self.metrics.count("dead")
+        log.warning("%s: %s[%d]@%d to dead letters: %s: %s", self.stage.name, record.topic, record.partition, record.offset,
+                    type(error).__name__, str(error)[:200])  # fmt: skip
+        output = DEAD_LETTERS.send({
+            "stage": self.stage.name, "topic": record.topic, "partition": record.partition, "offset": record.offset,
+            "timestamp": record.timestamp, "key": record.key, "value": record.value,
+            "headers": [{"name": name, "value": value or b""} for name, value in record.headers],
+            "error": type(error).__name__, "text": str(error)[:2000], "at": self.wiring.clock(),
+        })  # fmt: skip
+        self.add(outputs, output, source)
+
+
+class StageRunner(Runner):
+    """Runs a `Stage`."""
+
+    stage: Stage
+
+    def __init__(self, app: faust.App, stage: Stage, wiring: Wiring, store: Store | None):
+        super().__init__(app, stage, wiring, store)
+        missing = [topic.name for topic in stage.reads if topic not in stage.handlers]
+        if missing:
+            raise ValueError(f"stage {stage.name} has no handler for {', '.join(missing)}")
+        self._handlers = {wiring.names[topic]: handler for topic, handler in stage.handlers.items()}
+        self._preparers = {wiring.names[topic]: preparer for topic, preparer in stage.preparers.items()}
+        self._lanes: dict[int, asyncio.Queue[Batch | tuple[Tick, Ticker]]] = {}
+        self._ticking: set[tuple[int, Ticker]] = set()
+        tickers = list(stage.tickers)
+        if store is not None and any(table.expires for table in stage.tables):
+            tickers.append((SWEEP_SECONDS, self._sweep))
+        if tickers and store is None:
+            raise ValueError(f"stage {stage.name}: a tick changes state, so the stage needs a table")
+        for seconds, ticker in tickers:
+            app.task(self._clockwork(seconds, ticker))
+
+    # -- in --------------------------------------------------------------------------------------------------------
+    async def _read(self, stream: Any) -> None:
+        """One lane per partition number: in order within it, while others wait for the broker."""
+        async for batch in stream.noack():
+            self._lane(batch.tp.partition).put_nowait(batch)
+
+    def _lane(self, partition: int) -> asyncio.Queue[Any]:
+        lane = self._lanes.get(partition)
+        if lane is None:
+            lane = self._lanes[partition] = asyncio.Queue()
+            self.app.add_future(self._work(lane))
+        return lane
+
+    def _clockwork(self, seconds: float, ticker: Ticker) -> Callable[[], Any]:
+        first = next(iter(self.sources))
+
+        async def tick() -> None:
+            while not self.app.should_stop:
+                await self.app.sleep(seconds)
+                for tp in [tp for tp in self.consumer.sought() if tp.topic == first]:
+                    if (tp.partition, ticker) not in self._ticking:
+                        self._ticking.add((tp.partition, ticker))
+                        self._lane(tp.partition).put_nowait((Tick(tp, self.app.consumer_generation_id), ticker))
+
+        return tick
+
+    async def _work(self, lane: asyncio.Queue[Batch | tuple[Tick, Ticker]]) -> None:
+        while True:
+            work = await lane.get()
+            try:
+                if isinstance(work, Batch):
+                    started = time.monotonic()
+                    if await self._run(work):
+                        self.metrics.batch(len(work.records), time.monotonic() - started)
+                    else:
+                        self.metrics.count("dropped_batches")
+                else:
+                    tick, ticker = work
+                    self._ticking.discard((tick.tp.partition, ticker))
+                    if await self._tick(tick, ticker):
+                        self._ticking.add((tick.tp.partition, ticker))
+                        lane.put_nowait(work)  # there may be more that is due
+            except asyncio.CancelledError:
+                raise
+            except BaseException as exc:
+                give_up(exc)
+
+    # -- one batch -------------------------------------------------------------------------------------------------
+    async def _run(self, batch: Batch) -> bool:
+        """False: the partition was taken away, the records come again to its owner."""
+        topic, source = batch.tp.topic, self.sources[batch.tp.topic]
+        preparer = self._preparers.get(topic)
+        found: dict[Any, Any] | None = {} if preparer is None else None
+        todo: list[tuple[Any, Any]] | None = None
+        try:
+            while todo is None or todo:
+                try:
+                    if found is None:
+                        if todo is None:
+                            async with _turn:
+                                todo = self._decoded(batch, source)
+                        found = await self._prepare(todo, batch.tp.partition, preparer)
+                    async with _turn:
+                        if not self.consumer.is_current(batch):
+                            return False
+                        if todo is None:
+                            todo = self._decoded(batch, source)
+                        n, view, entries, outputs = self._compute(todo, batch.tp.partition, found)
+                        await asyncio.sleep(0)
+                except UnknownSchema as unknown:
+                    await self.learn(topic, unknown)
+                    continue
+                except Hold as exc:
+                    log.warning("%s: holding %s[%d]: %s", self.stage.name, topic, batch.tp.partition, exc)
+                    self.metrics.count("held")
+                    await asyncio.sleep(HOLD_SECONDS)
+                    if preparer is not None:
+                        found = None
+                    if not self.consumer.is_current(batch):
+                        return False
+                    continue
+                part = todo[:n]
+                mark = part[-1][0].offset if part else None
+                if not await self._write(batch, view, entries, outputs, part, {} if mark is None else {source: mark}):
+                    return False
+                todo = todo[n:]
+            self.consumer.finish(batch)
+            return True
+        finally:
+            self.consumer.abandon(batch)
+
+    def _decoded(self, batch: Batch, source: int) -> list[tuple[Any, Any]]:
+        """Records that the state does not know yet, with their values."""
+        records = batch.records
+        if self.store is not None and batch.first <= (mark := self.store.mark(batch.tp.partition, source)):
+            records = [record for record in records if record.offset > mark]
+            self.metrics.count("passed_over", len(batch.records) - len(records))
+        return [(record, self.decode(record)) for record in records]
+
+    async def _prepare(self, todo: list[tuple[Any, Any]], partition: int, preparer: Preparer | None) -> dict[Any, Any]:
+        view = self._view(partition, {})
+        values = [value for _, value in todo if not isinstance(value, DecodeError)]
+        if preparer is not None and values:
+            try:
+                async with asyncio.timeout(self.wiring.prepare_s):
+                    await preparer(values, view)
+            except TimeoutError:
+                self.metrics.count("prepare_timeouts")
+            except Hold:
+                raise
+            except Exception:
+                log.exception("%s: prepare failed; its handlers put off what they miss", self.stage.name)
+        return view.found
+
+    def _view(self, partition: int, found: dict[Any, Any]) -> View:
+        view = View({}, Memory(), {}, partition) if self.store is None else self.store.view(partition)
+        view.services, view.found, view.now = self.wiring.services, found, self.wiring.clock()
+        return view
+
+    def _compute(
+        self, todo: list[tuple[Any, Any]], partition: int, found: dict[Any, Any]
+    ) -> tuple[int, View, dict[bytes, bytes | None], Outputs]:
+        """As many records as one write takes; processing is free of effects, so it may be done again."""
+        n = len(todo)
+        while True:
+            outputs, view = self.outputs(), self._view(partition, found)
+            self._process(todo[:n], view, outputs)
+            entries = view.entries()
+            if self.store is None or self.store.size(entries) <= self.store.room(outputs):
+                return n, view, entries, outputs
+            if n == 1:
+                record = todo[0][0]
+                outputs.drop(record.offset)
+                self.dead(
+                    outputs,
+                    record,
+                    TooMuchChange(f"{self.store.size(entries)} bytes of changes of state"),
+                    record.offset,
+                )
+                return n, self._view(partition, found), {}, outputs
+            n //= 2
+
+    def _process(self, todo: list[tuple[Any, Any]], view: View, outputs: Outputs) -> None:
+        if not todo:
+            return
+        handler: Handler = self._handlers[todo[0][0].topic]
+        for record, value in todo:
+            offset = record.offset
+            view.begin()
+            view.record = record
+            try:
+                if isinstance(value, DecodeError):
+                    raise value
+                for output in outputs_of(handler(value, view)):
+                    self.add(outputs, output, offset)
+            except (Hold, UnknownSchema):
+                raise
+            except Exception as exc:  # whatever mail can do to us: contained, the batch goes on
+                outputs.drop(offset)
+                self.dead(outputs, record, exc, offset)
+            else:
+                view.keep()
+
+    async def _write(self, work: Batch | Tick, view: View, entries: dict[bytes, bytes | None], outputs: Outputs,
+                     part: list[tuple[Any, Any]], progress: Mapping[int, bytes | int]) -> bool:  # fmt: skip
+        """Steps 2 to 4."""
+        if not await self.consumer.begin_effects(work):
+            return False
+        async with asyncio.timeout(self.wiring.delivery_s):  # aiokafka tries again for ever when idempotent
+            await outputs.deliver()
+            if outputs.rejected:
+                for record, _ in part:
+                    if error := outputs.rejected.get(record.offset):
+                        self.dead(outputs, record, error, record.offset)
+                await outputs.deliver()
+            if self.store is not None and (entries or progress):
+                if not await self.consumer.begin_effects(work):  # frozen meanwhile: this write would be void, and
+                    return False  # end its successor too (Overtaken)
+                await self.store.write(work.tp.partition, entries, outputs, progress)
+                view.written()
+        self.metrics.count("parts")
+        return True
+
+    # -- ticks -----------------------------------------------------------------------------------------------------
+    async def _tick(self, tick: Tick, ticker: Ticker) -> bool:
+        """True: it changed something, so there may be more that is due."""
+        try:
+            async with _turn:
+                if not self.consumer.is_current(tick):
+                    return False
+                outputs, view = self.outputs(), self._view(tick.tp.partition, {})
+                view.begin()
+                try:
+                    for output in outputs_of(ticker(view)):
+                        self.add(outputs, output, None)
+                except Exception:
+                    log.exception("%s: a tick failed and is tried again at its next turn", self.stage.name)
+                    self.metrics.count("failed_ticks")
+                    return False
+                view.keep()
+                entries = view.entries()
+            if not entries and not outputs.pending:
+                return False
+            if await self._write(tick, view, entries, outputs, [], {}) and outputs.rejected:
+                raise RuntimeError(f"{self.stage.name}: refused an output of a tick: {outputs.rejected}")
+            return True
+        finally:
+            self.consumer.abandon(tick)
+
+    def _sweep(self, view: View) -> None:
+        """Delete entries of tables with expiry whose time is over."""
+        assert self.store is not None  # checked where the sweep is set up
+        view.remove(self.store.expired(view.partition, view.now))

@@ -1,0 +1,134 @@
+"""What a stage is: plain code over records and state, declared once, run by the runner or, in tests, by `topics.testing`.
+
+    stage = Stage("suppress", reads=[SCORED, SUPPRESSIONS], writes=[CLEARED, EVENTS], tables=[SUPPRESSED, SEEN])
+
+    @stage.on(SUPPRESSIONS)
+    def remember(entry: Suppression, state: View) -> None: ...
+
+    @stage.on(SCORED)
+    def pass_on(message: Message, state: View) -> Iterable[Output]: ...
+
+A handler of a pure stage has no effect but its return value and its changes to `state`: it may be run again at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
+
+from topics.catalogue import DEAD_LETTERS, Output, Topic
+from topics.state import Table, View
+
+Outputs: TypeAlias = Output | Iterable[Output] | None
+Handler: TypeAlias = Callable[[Any, View], Outputs]
+Preparer: TypeAlias = Callable[[list[Any], View], Awaitable[None]]
+Ticker: TypeAlias = Callable[[View], Outputs]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Hold(Exception):
+    """Raised by a handler or `prepare`: something that everything depends on (the blob store, say) is away. The batch is held
+    and tried again; nothing is passed over."""
+
+
+@dataclass(eq=False)
+class Declared:
+    """What both kinds of stage declare. The order of `reads` numbers the sources and is for life: append only."""
+
+    name: str
+    reads: Sequence[Topic[Any]]
+    writes: Sequence[Topic[Any]]
+    tables: Sequence[Table[Any]] = ()
+    follows: Sequence[Topic[Any]] = ()
+
+    def __post_init__(self) -> None:
+        numbers = {table.number for table in self.tables}
+        if len(numbers) != len(self.tables):
+            raise ValueError(f"stage {self.name}: two tables have the same number")
+        if not self.reads:
+            raise ValueError(f"stage {self.name} reads nothing")
+        self.writes = [*self.writes, DEAD_LETTERS]
+
+    def topics(self) -> list[Topic[Any]]:
+        """Every topic that the stage touches, each once."""
+        return list(dict.fromkeys([*self.reads, *self.writes, *self.follows]))
+
+    def check(self, output: Output) -> Output:
+        """Raises ValueError for an output to a topic that the stage does not declare in `writes`."""
+        if output.topic not in self.writes:
+            raise ValueError(f"stage {self.name} sent to {output.topic.name}, which it does not name in writes")
+        return output
+
+
+def outputs_of(result: Outputs) -> Iterable[Output]:
+    """What a handler returned, as something to go through."""
+    if result is None:
+        return ()
+    return (result,) if isinstance(result, Output) else result
+
+
+@dataclass(eq=False)
+class Stage(Declared):
+    """A pure stage: `handler(record, state) -> outputs`, with an optional `prepare` and ticks."""
+
+    handlers: dict[Topic[Any], Handler] = field(default_factory=dict)
+    preparers: dict[Topic[Any], Preparer] = field(default_factory=dict)
+    tickers: list[tuple[float, Ticker]] = field(default_factory=list)
+
+    def on(self, topic: Topic[Any]) -> Callable[[F], F]:
+        """The handler of one source topic."""
+
+        def register(handler: F) -> F:
+            if topic not in self.reads or topic in self.handlers:
+                raise ValueError(f"stage {self.name}: {topic.name} is not in reads, or has its handler already")
+            self.handlers[topic] = handler
+            return handler
+
+        return register
+
+    def prepare(self, topic: Topic[Any]) -> Callable[[F], F]:
+        """`await preparer(records, state)` before a batch of `topic`: fetch what the batch needs from outside, together,
+        and put it into `state.found`. Bounded in time; what is not there by then is for the handler to put off."""
+
+        def register(preparer: F) -> F:
+            self.preparers[topic] = preparer
+            return preparer
+
+        return register
+
+    def every(self, seconds: float) -> Callable[[F], F]:
+        """`ticker(state) -> outputs` for every partition that the worker owns, about every so many seconds, between
+        batches; confirmed like the outputs of a record. Outputs may appear twice after a crash, as those of a record."""
+
+        def register(ticker: F) -> F:
+            self.tickers.append((seconds, ticker))
+            return ticker
+
+        return register
+
+
+@dataclass(eq=False)
+class EffectStage(Declared):
+    """An effect stage: slow work on the outside world, many records at a time, ending in any order.
+
+    `perform(record, state, possible_duplicate)` is the effect (`state` is read only there), `settle(record, result, state)`
+    turns its result into outputs and changes, in memory. Records of the same `identity` run one after another, so that the
+    second sees what the first has left in `state`.
+    """
+
+    limit: int = 200
+    key_limit: int = 20
+    identity: Callable[[Any], str] | None = None
+    performer: Callable[[Any, View, bool], Awaitable[Any]] | None = None
+    settler: Callable[[Any, Any, View], Outputs] | None = None
+
+    def perform(self, function: F) -> F:
+        """The effect: `await perform(record, state, possible_duplicate) -> result`."""
+        self.performer = function
+        return function
+
+    def settle(self, function: F) -> F:
+        """What follows from it: `settle(record, result, state) -> outputs`."""
+        self.settler = function
+        return function
