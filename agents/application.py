@@ -5,24 +5,26 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import faust
 
 from tables.store import Store
 from topics.admin import check
+from topics.batches import BatchRunner
 from topics.effects import EffectRunner
 from topics.installation import Installation
 from topics.metrics import Metrics
 from topics.runner import StageRunner, Wiring
-from topics.stage import EffectStage, Stage
+from topics.stage import BatchStage, EffectStage, Stage
 from topics.transport import SCHEME, settings
 
 
 class StageApp(faust.App):
     """A Faust app that runs one stage; it starts only where the topics are what the catalogue says."""
 
-    runner: StageRunner | EffectRunner
+    runner: StageRunner | EffectRunner | BatchRunner
     installation: Installation
     services: Any
 
@@ -37,15 +39,30 @@ class StageApp(faust.App):
 
     def is_ready(self) -> bool:
         """Every source partition that the group gave us is recovered and read from."""
-        consumer = self.consumer
-        if self.rebalancing or not consumer.flow_active:
-            return False
-        mine = {tp for tp in consumer.assignment() if not consumer._is_changelog_tp(tp)}
-        return bool(mine) and mine <= consumer.sought()
+        read = self.consumer.sought()
+        return bool(read) and {tp for tp in self.consumer.assignment() if tp.topic in self.runner.sources} <= read
+
+
+def application(stage: Stage | EffectStage | BatchStage) -> Callable[[str], StageApp]:
+    """The `__getattr__` of a stage's module: its `app`, by this process's settings, is made when it is first asked for, so
+    that importing a stage reads no settings and opens nothing."""
+
+    @cache
+    def attribute(name: str) -> StageApp:
+        if name != "app":
+            raise AttributeError(name)
+        from agents.services import services  # settings are read here
+
+        shared = services()
+        if isinstance(stage, EffectStage):
+            stage.limit = shared.settings.send_concurrency
+        return build(stage, shared.installation, shared, store_options=shared.store_options())
+
+    return attribute
 
 
 def build(
-    stage: Stage | EffectStage,
+    stage: Stage | EffectStage | BatchStage,
     installation: Installation,
     services: Any = None,
     *,
@@ -68,19 +85,22 @@ def build(
         **{**settings(installation.session_s), **(app_settings or {})},
     )
     topics = stage.topics()
+    max_bytes = {installation.name(topic): topic.max_bytes for topic in topics}
     wiring = Wiring(
         names={topic: installation.name(topic) for topic in topics},
         codecs=installation.codecs(tuple(topics)),
         partitions={installation.name(topic): installation.partitions_of(topic) for topic in topics},
-        max_bytes={installation.name(topic): topic.max_bytes for topic in topics},
+        max_bytes=max_bytes,
         services=services, clock=clock, metrics=Metrics(), delivery_s=installation.delivery_s,
     )  # fmt: skip
     store = None
     if stage.tables or isinstance(stage, EffectStage):
         store = Store(app, stage.tables, installation.partitions_of(stage.reads[0]), **(store_options or {}))
-        wiring.max_bytes[store.topic] = store.max_bytes
+        max_bytes[store.topic] = store.max_bytes
     app.installation, app.services = installation, services
-    if isinstance(stage, EffectStage):
+    if isinstance(stage, BatchStage):
+        app.runner = BatchRunner(app, stage, wiring)
+    elif isinstance(stage, EffectStage):
         assert store is not None  # made just above
         app.runner = EffectRunner(app, stage, wiring, store)
     else:

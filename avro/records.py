@@ -56,6 +56,7 @@ class Message(TypedDict):
     egress_pool: NotRequired[str]
     attempt: NotRequired[int]
     round: NotRequired[int]
+    possible_duplicate: NotRequired[bool]
     released: NotRequired[bool]
     score: NotRequired[Score | None]
     route: NotRequired[Route | None]

@@ -33,7 +33,7 @@ import faust
 import rocksdict
 
 from topics.consumer import OFFSET_KEY
-from topics.outputs import Outputs, Record, size_of
+from topics.outputs import BATCH_OVERHEAD, Outputs, size_of
 from topics.state import Table, View, is_expired
 
 # Keys of ours begin with a zero byte, those of a table with its number.
@@ -180,7 +180,8 @@ class Store:
     @staticmethod
     def size(entries: Mapping[bytes, bytes | None]) -> int:
         """Upper bound of the bytes that changes take in the changelog."""
-        return size_of((key, value, [("e", NO_EPOCH)]) for key, value in entries.items())
+        headers = [("e", NO_EPOCH)]
+        return BATCH_OVERHEAD + sum(size_of(key, value, headers) for key, value in entries.items())
 
     async def write(self, partition: int, entries: dict[bytes, bytes | None], outputs: Outputs,
                     progress: Mapping[int, bytes | int]) -> None:  # fmt: skip
@@ -208,7 +209,7 @@ class Store:
         headers = [("e", self.epoch(partition) if epoch is None else epoch)]
         known = db.get(OFFSET_KEY)
         expected = 0 if known is None else int(known) + 1
-        base = await outputs.send(self.topic, partition, [Record(k, v, headers, None) for k, v in entries.items()])
+        base = await outputs.send(self.topic, partition, [(k, v, headers, None) for k, v in entries.items()])
         if base != expected:
             raise Overtaken(f"{self.topic}[{partition}]: wrote at {base}, knew the log up to {expected}")
         write = rocksdict.WriteBatch(raw_mode=True)

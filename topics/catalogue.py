@@ -86,6 +86,11 @@ def _site(message: Message) -> str:
     return f"{route['site']}#{route['shard']}"
 
 
+def _message_of(return_path: str) -> str:
+    """The message id that a return path names: b-<message id>@<domain>."""
+    return return_path.partition("@")[0].removeprefix("b-")
+
+
 # A submission with its attachments is one record of up to 8 MiB; larger files go by reference (postroad/content.py).
 SUBMISSIONS: Topic[Submission] = Topic(
     "mail.submissions", "Submission", lambda s: s["tenant"], max_bytes=8 * MIB, append_time=True
@@ -98,7 +103,7 @@ CANCELLATIONS: Topic[Decision] = Topic("mail.cancellations", "Decision", lambda 
 CLEARED: Topic[Message] = Topic("mail.cleared", "Message", lambda m: m.get("recipient_domain", ""))
 OUTBOUND: Topic[Message] = Topic("mail.outbound", "Message", _site)
 ATTEMPTS: Topic[Attempt] = Topic("mail.attempts", "Attempt", lambda a: a["message"]["message_id"])
-REPORTS: Topic[Report] = Topic("mail.reports", "Report", lambda r: r["report_id"])
+REPORTS: Topic[Report] = Topic("mail.reports", "Report", lambda r: _message_of(r["rcpt_to"]))
 EVENTS: Topic[Event] = Topic("mail.events", "Event", lambda e: e["message_id"], retention_ms=30 * DAY_MS)
 SCHEDULED: Topic[Scheduled] = Topic("mail.scheduled", "Scheduled", lambda s: s["message"]["message_id"])
 DECISIONS: Topic[Decision] = Topic("mail.decisions", "Decision", lambda d: d["message_id"])

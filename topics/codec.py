@@ -18,19 +18,16 @@ Both are read, told apart by their first byte. A record of another version of th
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
-from fastavro import parse_schema, schemaless_reader, schemaless_writer
-from fastavro.schema import fingerprint, to_parsing_canonical_form
+from fastavro import schemaless_reader, schemaless_writer
 from fastavro.validation import ValidationError, validate
 
 import avro
-
-Schema: TypeAlias = dict[str, Any]
+from topics.schemas import SINGLE_OBJECT, Schema, least_bytes, parse, single_object_header
 
 CONFLUENT = b"\x00"
 CONFLUENT_HEADER = 5
-SINGLE_OBJECT = b"\xc3\x01"
 SINGLE_OBJECT_HEADER = 10
 
 # A record of two zero bytes becomes a dictionary of 230: 8 MiB of them would take a gigabyte. Larger records than LARGE
@@ -88,11 +85,11 @@ class Codec:
         self.name: str = schema if isinstance(schema, str) else schema["name"]
         self._registry = registry
         self._source = avro.load(schema) if isinstance(schema, str) else schema
-        self._schema = _parse(self._source)
+        self._schema = parse(self._source)
         self._header = single_object_header(self._source)  # of our own records
         self._ready = registry is None
         # writers' schemas by header; None is our own
-        self._writers = {single_object_header(old): _parse(old) for old in avro.released(self.name)}
+        self._writers = {single_object_header(old): parse(old) for old in avro.released(self.name)}
         self._writers[self._header] = None
 
     def encode(self, value: Any) -> bytes:
@@ -144,10 +141,8 @@ class Codec:
         if schema is None:
             raise DecodeError(f"{self.name}: the registry has no schema with id {id}")
         try:
-            _smallest(schema, {}, "")
-            writer = None if single_object_header(schema) == single_object_header(self._source) else _parse(schema)
-        except DecodeError:
-            raise
+            least_bytes(schema)
+            writer = None if single_object_header(schema) == single_object_header(self._source) else parse(schema)
         except Exception as error:  # what fastavro makes of a broken schema has no common class
             raise DecodeError(f"{self.name}: schema id {id} is not valid: {_text(error)}") from error
         self._writers[CONFLUENT + id.to_bytes(4, "big")] = writer
@@ -207,10 +202,11 @@ class Codec:
         try:
             validate(value, self._schema)
         except ValidationError as invalid:
-            if invalid.errors:
-                datum, schema, field = invalid.errors[0]
-                wanted = schema.get("name", schema["type"]) if isinstance(schema, dict) else schema
-                return f"{field} is {'missing or ' if datum is None else ''}{datum!r:.100}, not {wanted!s:.100}"
+            if invalid.errors:  # one for each branch of a union
+                datum, _, field = invalid.errors[0]
+                wanted = " or ".join(_kind(one.schema) for one in invalid.errors if one.field == field)
+                where = field.removeprefix(f"{avro.NAMESPACE}.") or "the value"
+                return f"{where} is {'missing or ' if datum is None else ''}{datum!r:.100}, not {wanted}"
         except Exception as worse:  # a value that is not even a record
             error = worse
         return _text(error)
@@ -231,38 +227,6 @@ class _Counted:
         return self._read(size)
 
 
-def single_object_header(schema: Schema) -> bytes:
-    """The ten bytes before a single object of `schema`. fastavro spells the fingerprint in little-endian hex."""
-    return SINGLE_OBJECT + bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
-
-
-def _parse(schema: Schema) -> Any:
-    """A schema as fastavro wants it, with plain ints for times and bytes for the defaults of bytes."""
-    parsed = parse_schema(_without_logical_types(schema))
-    _defaults_to_bytes(parsed)
-    return parsed
-
-
-def _without_logical_types(schema: Any) -> Any:
-    if isinstance(schema, dict):
-        return {key: _without_logical_types(value) for key, value in schema.items() if key != "logicalType"}
-    if isinstance(schema, list):
-        return [_without_logical_types(branch) for branch in schema]
-    return schema
-
-
-def _defaults_to_bytes(parsed: Any) -> None:
-    """fastavro hands out, and writes, defaults as JSON has them: text for bytes, which its writer then refuses."""
-    if isinstance(parsed, dict):
-        if parsed.get("type") == "bytes" and isinstance(parsed.get("default"), str):
-            parsed["default"] = parsed["default"].encode("latin-1")
-        for value in parsed.values():
-            _defaults_to_bytes(value)
-    elif isinstance(parsed, list):
-        for value in parsed:
-            _defaults_to_bytes(value)
-
-
 def _fresh(value: Any) -> Any:
     """A copy that shares nothing: fastavro puts one and the same default list into every record."""
     if isinstance(value, dict):
@@ -272,39 +236,10 @@ def _fresh(value: Any) -> Any:
     return value
 
 
-def _smallest(schema: Any, sizes: dict[str, int | None], namespace: str) -> int:
-    """Least bytes of a record of a writer's schema. Raises DecodeError for what a few bytes could make endless: a type
-    inside itself (fastavro recurses on the C stack) and arrays of items without bytes."""
-    match schema:
-        case list():
-            return 1 + min((_smallest(branch, sizes, namespace) for branch in schema), default=0)
-        case {"type": "record" | "error", "name": str(name), "fields": list(fields)}:
-            namespace = name.rpartition(".")[0] or schema.get("namespace", namespace)
-            full = name if "." in name or not namespace else f"{namespace}.{name}"
-            sizes[full] = None
-            sizes[full] = size = sum(_smallest(field["type"], sizes, namespace) for field in fields)
-            return size
-        case {"type": "array", "items": items}:
-            if _smallest(items, sizes, namespace) == 0:
-                raise DecodeError("the writer's schema has an array of items without bytes")
-            return 1
-        case {"type": "map", "values": values}:
-            _smallest(values, sizes, namespace)
-            return 1
-        case {"type": "fixed", "name": str(name), "size": int(size)}:
-            namespace = name.rpartition(".")[0] or schema.get("namespace", namespace)
-            sizes[name if "." in name or not namespace else f"{namespace}.{name}"] = size
-            return size
-        case {"type": "enum"}:
-            return 1
-        case {"type": inner}:
-            return _smallest(inner, sizes, namespace)
-        case str(name):
-            known = sizes.get(name if "." in name or not namespace else f"{namespace}.{name}", sizes.get(name, 1))
-            if known is None:
-                raise DecodeError(f"the writer's schema has {name} inside itself")
-            return 0 if name == "null" else known
-    raise DecodeError(f"the writer's schema has no valid type: {schema!r:.100}")
+def _kind(schema: Any) -> str:
+    return str(schema.get("name", schema["type"]) if isinstance(schema, dict) else schema).removeprefix(
+        f"{avro.NAMESPACE}."
+    )
 
 
 def _text(error: Exception) -> str:

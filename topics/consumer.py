@@ -167,6 +167,7 @@ class Consumer(stock.Consumer):
         self._sought: set[TP] = set()  # read from only after `perform_seek`
         self._in_effect: set[Any] = set()  # batches, ticks or windows that may already have written something
         self._wake = asyncio.Event()
+        self._lease_s: float = LEASE * self.app.conf.broker_session_timeout
 
     def _new_consumer_thread(self) -> InlineConsumer:
         return InlineConsumer(self, loop=self.loop, beacon=self.beacon)
@@ -188,11 +189,15 @@ class Consumer(stock.Consumer):
     def holds_lease(self) -> bool:
         """False: no heartbeat was accepted for most of a session, so another worker may own our partitions (24)."""
         alive_at: float = self._thread._ensure_consumer()._coordinator.alive_at
-        return time.monotonic() - alive_at < LEASE * self.app.conf.broker_session_timeout
+        return time.monotonic() - alive_at < self._lease_s
 
     def sought(self) -> set[TP]:
         """Source partitions that are ours and read from: recovered, and sought to the committed offset."""
         return self._sought if self.flow_active and not self.app.rebalancing else set()
+
+    def committed(self, tps: Iterable[TP]) -> dict[int, int]:
+        """The committed offset of partitions that are ours, by partition number; 0 where there is none."""
+        return {tp.partition: self._committed_offset.get(tp) or 0 for tp in tps}
 
     async def begin_effects(self, work: Owned) -> bool:
         """To be awaited before the first write; a rebalance then waits for `finish` or `abandon`. False: drop the work."""

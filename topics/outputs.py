@@ -7,12 +7,13 @@ import struct
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from aiokafka.errors import MessageSizeTooLargeError, OutOfOrderSequenceNumber, RecordListTooLargeError
 
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 NO_HEADERS: list[tuple[str, bytes]] = []  # aiokafka's C builder takes a list only (faust.md 25)
+BATCH_OVERHEAD = 64  # upper bound of a record batch without its records
 RECORD_OVERHEAD = 128  # upper bound of batch header and varints around one record
 
 
@@ -20,13 +21,9 @@ class OutputTooLarge(ValueError):
     """One output record exceeds its topic's max.message.bytes: raised while its input is still at hand."""
 
 
-class Record(NamedTuple):
-    """One record to be written; `source` names the input that it came from."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]]
-    source: Hashable
+#: One record to be written: key, value, headers, and what names the input that it came from. A plain tuple: a named one
+#: takes 0.3 us more to make.
+Record: TypeAlias = tuple[bytes | None, bytes | None, list[tuple[str, bytes]], Hashable]
 
 
 def murmur2(data: bytes) -> int:
@@ -55,11 +52,12 @@ def partition_for(key: bytes, partitions: int) -> int:
     return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
-def size_of(items: Iterable[tuple[Any, ...]]) -> int:
-    """Upper bound in bytes of a record batch of (key, value, headers, ...)."""
-    return 64 + sum(
-        len(item[0] or b"") + len(item[1] or b"") + 32 + sum(len(k) + len(v) + 8 for k, v in item[2]) for item in items
-    )
+def size_of(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]] = ()) -> int:
+    """Upper bound in bytes of one record in a record batch."""
+    size = len(key or b"") + len(value or b"") + 32
+    for name, text in headers:
+        size += len(name) + len(text) + 8
+    return size
 
 
 class Outputs:
@@ -85,12 +83,12 @@ class Outputs:
         if len(value or b"") + len(key) + RECORD_OVERHEAD > self.max_bytes[topic]:
             raise OutputTooLarge(f"{len(value or b'')} bytes for {topic}, which takes {self.max_bytes[topic]}")
         where = topic, partition_for(key, self.partitions[topic])
-        self.pending[where].append(Record(key, value, list(headers) or NO_HEADERS, source))
+        self.pending[where].append((key, value, list(headers) if headers else NO_HEADERS, source))
 
     def drop(self, source: Hashable) -> None:
         """Take back what an input record has added so far: it failed half-way."""
         for items in self.pending.values():
-            while items and items[-1].source == source:
+            while items and items[-1][3] == source:
                 items.pop()
 
     async def deliver(self) -> None:
@@ -113,7 +111,7 @@ class Outputs:
             try:
                 await self.send(topic, partition, [item])
             except TOO_LARGE as exc:
-                self.rejected[item.source] = exc
+                self.rejected[item[3]] = exc
 
     def limit(self, topic: str) -> int:
         """Bytes of one record batch that `topic` takes and the producer makes."""
@@ -123,8 +121,8 @@ class Outputs:
         limit, size = self.limit(topic), 0
         chunk: list[Record] = []
         for item in items:
-            add = size_of((item,)) - 64
-            if chunk and size + add + 64 > limit:
+            add = size_of(*item[:3])
+            if chunk and size + add + BATCH_OVERHEAD > limit:
                 yield chunk
                 chunk, size = [], 0
             chunk.append(item)

@@ -10,7 +10,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from topics.codec import DecodeError, RegistryUnavailable, Schema, SchemaRefused
+from topics.codec import DecodeError, RegistryUnavailable, SchemaRefused
+from topics.schemas import Schema
 
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
 COMPATIBILITY = "BACKWARD_TRANSITIVE"
@@ -87,7 +88,7 @@ class HttpRegistry:
             raise RegistryUnavailable(f"{self.shown} does not answer: {error or type(error).__name__}") from error
         try:
             answer = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         return response.status, answer if isinstance(answer, dict) else {}
 
@@ -98,7 +99,7 @@ class HttpRegistry:
             raise DecodeError(f"schema id {id} refers to other subjects, which is not supported")
         try:
             schema = json.loads(answer["schema"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             raise DecodeError(f"schema id {id} is not JSON") from None
         if not isinstance(schema, dict):
             raise DecodeError(f"schema id {id} is not of a record")

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from topics.catalogue import DEAD_LETTERS, Output, Topic
 from topics.state import Table, View
 
 Outputs: TypeAlias = Output | Iterable[Output] | None
 Handler: TypeAlias = Callable[[Any, View], Outputs]
-Preparer: TypeAlias = Callable[[list[Any], View], Awaitable[None]]
+Preparer: TypeAlias = Callable[[list[tuple[Any, Any]], View], Awaitable[None]]  # (Kafka record, value) of each
 Ticker: TypeAlias = Callable[[View], Outputs]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,8 +70,10 @@ def outputs_of(result: Outputs) -> Iterable[Output]:
 
 @dataclass(eq=False)
 class Stage(Declared):
-    """A pure stage: `handler(record, state) -> outputs`, with an optional `prepare` and ticks."""
+    """A pure stage: `handler(record, state) -> outputs`, with an optional `prepare` (of at most `prepare_s` a batch) and
+    ticks."""
 
+    prepare_s: float = 5.0
     handlers: dict[Topic[Any], Handler] = field(default_factory=dict)
     preparers: dict[Topic[Any], Preparer] = field(default_factory=dict)
     tickers: list[tuple[float, Ticker]] = field(default_factory=list)
@@ -88,8 +90,9 @@ class Stage(Declared):
         return register
 
     def prepare(self, topic: Topic[Any]) -> Callable[[F], F]:
-        """`await preparer(records, state)` before a batch of `topic`: fetch what the batch needs from outside, together,
-        and put it into `state.found`. Bounded in time; what is not there by then is for the handler to put off."""
+        """`await preparer([(record, value), ...], state)` before a batch of `topic`: fetch what the batch needs from
+        outside, together, and put it into `state.found`. Bounded by `prepare_s`; what is not there by then is for the
+        handler to put off."""
 
         def register(preparer: F) -> F:
             self.preparers[topic] = preparer
@@ -131,4 +134,37 @@ class EffectStage(Declared):
     def settle(self, function: F) -> F:
         """What follows from it: `settle(record, result, state) -> outputs`."""
         self.settler = function
+        return function
+
+
+class Unstorable(NamedTuple):
+    """A record that the store outside will never take."""
+
+    partition: int
+    offset: int
+    error: str
+
+
+@dataclass(eq=False)
+class BatchStage(Declared):
+    """A stage whose whole work is to put records into a store outside Kafka, many at a time, exactly once in effect.
+
+    `recover(committed)` finds out what the store has (committed: next offset of each partition owned); it comes before the
+    first `write` of an assignment and after every error of one. `write([(partition, offset, value), ...])` returns what can
+    never be stored, for the dead letters. A write that raises is tried again after `recover`, for ever.
+    """
+
+    flush_s: float = 0.5
+    flush_records: int = 20_000
+    recoverer: Callable[[dict[int, int], Any], Awaitable[None]] | None = None
+    writer: Callable[[list[tuple[int, int, Any]], Any], Awaitable[Sequence[Unstorable]]] | None = None
+
+    def recover(self, function: F) -> F:
+        """`await recover(committed, services)`."""
+        self.recoverer = function
+        return function
+
+    def write(self, function: F) -> F:
+        """`await write(rows, services) -> unstorable`."""
+        self.writer = function
         return function

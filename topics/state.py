@@ -99,13 +99,14 @@ class View:
         self._tables, self._database, self._cache = tables, database, cache
         self._batch: dict[bytes, Any] = {}
         self._record: dict[bytes, Any] = {}
-        self._parts = {table.name: Part(self, table) for table in tables.values()}
 
     def __getattr__(self, name: str) -> Part[Any]:
-        try:
-            return self.__dict__["_parts"][name]  # type: ignore[no-any-return]  # a dict of Parts, read past __getattr__
-        except KeyError:
-            raise AttributeError(f"no table {name!r} in this stage: name it in Stage(tables=[...])") from None
+        """A table at its first use: an effect has a view of its own, and most use few of the tables."""
+        for table in self.__dict__.get("_tables", {}).values():
+            if table.name == name:
+                part = self.__dict__[name] = Part(self, table)
+                return part
+        raise AttributeError(f"no table {name!r} in this stage: name it in Stage(tables=[...])")
 
     def begin(self) -> None:
         """A record begins; what the one before changed and did not `keep` is gone."""
@@ -188,7 +189,7 @@ class Part(Generic[V]):
 
     def get(self, key: str | bytes) -> V | None:
         """The value, or None when there is none or its time is over."""
-        value: Any = self._view._get(self._key(key), self._table)
+        value: Any = self._view._get(self._prefix + (key.encode() if isinstance(key, str) else key), self._table)
         if value is not None and self._table.expires:
             value, until = value
             if until <= self._view.now:

@@ -1,7 +1,7 @@
 """Two stages on the 522-byte record of the benchmarks: a pure one (count per actor, pass on) and an effect one.
 
 Run as a worker: `python -m loadtest.engine.stages pure|effect` with the environment BOOTSTRAP, DATA, and for tests
-INSTANCE, SESSION_S, EFFECT (none, sleep:SECONDS, or tcp:PORT of a receiver), LIMIT, KEY_LIMIT.
+TOPIC_PREFIX, INSTANCE, SESSION_S, EFFECT (none, sleep:SECONDS, or tcp:PORT of a receiver), LIMIT, KEY_LIMIT.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def settle(event: dict[str, Any], done: Done | None, state: View) -> Output | No
 def installation() -> Installation:
     """As the environment says."""
     return Installation(
-        os.environ["BOOTSTRAP"], partitions=PARTITIONS, data_dir=Path(os.environ["DATA"]),
+        os.environ["BOOTSTRAP"], prefix=os.environ.get("TOPIC_PREFIX", ""), partitions=PARTITIONS, data_dir=Path(os.environ["DATA"]),
         instance_id=os.environ.get("INSTANCE", ""), session_s=float(os.environ.get("SESSION_S", "10")),
     )  # fmt: skip
 

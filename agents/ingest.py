@@ -1,0 +1,142 @@
+"""Ingest: a submission becomes one message per recipient, built once, within the tenant's quota, and no repeat of another.
+
+mail.submissions (key: tenant) -> mail.accepted (key: recipient), mail.events, mail.scheduled; mail.cancellations and
+mail.decisions where it replaces an older one
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+from agents.application import application
+from agents.services import Services
+from avro.records import Decision, Message, Submission, Tenant
+from postroad import intake
+from postroad.checks import Problem, check_submission
+from postroad.content import ContentUnavailable
+from postroad.events import event
+from postroad.intake import Built
+from tables import dedupe
+from tables.dedupe import DEDUPE, Known
+from tables.tenant_quota import TENANT_QUOTA
+from topics.catalogue import ACCEPTED, CANCELLATIONS, DECISIONS, EVENTS, SCHEDULED, SUBMISSIONS, Output
+from topics.stage import Hold, Stage
+from topics.state import View
+
+NAME = "ingest"
+HOUR_MS = 3_600_000
+
+stage = Stage(NAME, reads=[SUBMISSIONS], writes=[ACCEPTED, EVENTS, SCHEDULED, CANCELLATIONS, DECISIONS],
+              tables=[DEDUPE, TENANT_QUOTA], prepare_s=60.0)  # fmt: skip
+__getattr__ = application(stage)
+
+
+@stage.prepare(SUBMISSIONS)
+async def build_contents(todo: list[tuple[Any, Submission]], state: View) -> None:
+    """Build every submission's MIME and store what is large, before a record refers to it."""
+
+    async def one(record: Any, submission: Submission) -> None:
+        messages = _messages(submission, record, state.services)
+        if problem := _refusal(submission, record, state.services):
+            state.found[record.offset] = messages, [Built(problem=problem)] * len(messages), True
+        else:
+            state.found[record.offset] = messages, await intake.build(submission, messages, state.services.contents), False
+
+    try:
+        await asyncio.gather(*(one(record, submission) for record, submission in todo))
+    except ContentUnavailable as exc:
+        raise Hold(f"the content store is away: {exc}") from exc
+
+
+def _messages(submission: Submission, record: Any, services: Services) -> list[Message]:
+    tenant, expires_ms = services.tenants.get(submission["tenant"]), round(services.settings.expires_hours * HOUR_MS)
+    place = f"{record.partition}:{record.offset}"
+    return [
+        intake.message(submission, tenant, recipient, accepted_at=record.timestamp, place=place, expires_ms=expires_ms)
+        for recipient in intake.distinct(submission["recipients"])
+    ]
+
+
+def _refusal(submission: Submission, record: Any, services: Services) -> Problem | None:
+    """Why the submission as a whole is rejected."""
+    tenant: Tenant | None = services.tenants.get(submission["tenant"])
+    if tenant is None:
+        return Problem("unknown-tenant", "tenants", f"no tenant {submission['tenant']!r}: apply it with `postroad tenants apply`")
+    if not tenant.get("active", True):
+        return Problem("inactive-tenant", "tenants", "the tenant is not active")
+    if record.key != submission["tenant"].encode():
+        return Problem("bad-key", "tenants", "the record's key is not the tenant's id: its quotas are kept by key")
+    return check_submission(submission)
+
+
+@stage.on(SUBMISSIONS)
+def accept(submission: Submission, state: View) -> Iterator[Output]:
+    """Accepted, and on or to an end."""
+    if not submission["recipients"]:
+        raise ValueError("a submission without recipients has no message that could tell of it")
+    if state.record.offset not in state.found:
+        raise Hold("the contents of a batch were not built in time")
+    messages, builts, refused = state.found[state.record.offset]
+    repeat = None
+    if not refused:
+        repeat = _known(submission, state)
+        if not repeat:
+            yield from _remember(submission, messages, state)
+    for message, built in zip(messages, builts, strict=True):
+        message["content"], message["top"] = built.content, built.top
+        yield EVENTS.send(event(message, "accepted", state.record.timestamp, NAME))
+        if problem := repeat or built.problem:
+            yield _rejected(message, problem, state.now)
+        else:
+            yield from _admitted(message, state)
+
+
+def _admitted(message: Message, state: View) -> Iterator[Output]:
+    """On, at once or when the tenant's quota has a place."""
+    tenant, now = state.services.tenants[message["tenant"]], state.now
+    due, use = intake.take_place(state.tenant_quota.get(message["tenant"]), now, tenant)
+    if due - now > tenant.get("quota_waiting_max_s", 86_400) * 1000:
+        problem = Problem("quota", "quota_waiting_max_s", "the tenant's quota is used up for longer than mail may wait")
+        yield _rejected(message, problem, now)
+        return
+    state.tenant_quota.put(message["tenant"], use)
+    if due > now:
+        yield EVENTS.send(event(message, "scheduled", now, NAME, reason="quota", due_at=due))
+        yield SCHEDULED.send({"message": message, "at": now, "due_at": due, "reason": "quota", "return_to": "accepted"})
+    else:
+        yield ACCEPTED.send(message)
+
+
+def _rejected(message: Message, problem: Problem, now: int) -> Output:
+    return EVENTS.send(event(message, "rejected", now, NAME, reason=problem.reason, rule=problem.rule, detail=problem.text))
+
+
+def _known(submission: Submission, state: View) -> Problem | None:
+    """Whether this is a repeat."""
+    tenant, dedupe_id = submission["tenant"], submission.get("dedupe_id")
+    if state.dedupe.get(dedupe.by_submission(tenant, submission["submission_id"])):
+        return Problem("duplicate", "submission_id", "a submission of this id was accepted before")
+    if dedupe_id is None or submission.get("dedupe_policy") == "replace":
+        return None
+    older = state.dedupe.get(dedupe.by_dedupe_id(tenant, dedupe_id))
+    return Problem("duplicate", "dedupe_id", f"submission {older['submission_id']} had this dedupe id") if older else None
+
+
+def _remember(submission: Submission, messages: list[Message], state: View) -> Iterator[Output]:
+    """Keep its ids for the tenant's window; cancel what it replaces, as far as that has not left."""
+    tenant, submission_id = submission["tenant"], submission["submission_id"]
+    until = state.now + state.services.tenants[tenant].get("dedupe_window_s", 86_400) * 1000
+    state.dedupe.put(dedupe.by_submission(tenant, submission_id), {"submission_id": submission_id, "messages": []}, until)
+    if (dedupe_id := submission.get("dedupe_id")) is None:
+        return
+    key = dedupe.by_dedupe_id(tenant, dedupe_id)
+    older: Known | None = state.dedupe.get(key)
+    for message_id, recipient in older["messages"] if older else ():
+        decision: Decision = {"message_id": message_id, "recipient": recipient, "action": "cancel", "by": NAME,
+                              "at": state.now, "reason": f"replaced by submission {submission_id}"}  # fmt: skip
+        yield CANCELLATIONS.send(decision)
+        yield DECISIONS.send(decision)
+    ids = [(message["message_id"], message["recipient"]) for message in messages]
+    state.dedupe.put(key, {"submission_id": submission_id, "messages": ids}, until)

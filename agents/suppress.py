@@ -1,0 +1,72 @@
+"""Suppress: stop mail to recipients who must not get it, what was cancelled, and repeats of a message.
+
+mail.scored, mail.suppressions, mail.cancellations (key: recipient) -> mail.cleared (key: recipient domain), mail.events
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from agents.application import application
+from avro.records import Decision, Message, Suppression
+from postroad import suppression
+from postroad.events import event
+from postroad.suppression import Listed
+from tables import cancelled, seen, suppressions
+from tables.cancelled import CANCELLED
+from tables.seen import SEEN
+from tables.suppressions import SUPPRESSED
+from topics.catalogue import CANCELLATIONS, CLEARED, EVENTS, SCORED, SUPPRESSIONS, Output
+from topics.stage import Stage
+from topics.state import View
+
+NAME = "suppress"
+
+stage = Stage(NAME, reads=[SCORED, SUPPRESSIONS, CANCELLATIONS], writes=[CLEARED, EVENTS], tables=[SUPPRESSED, SEEN, CANCELLED])
+__getattr__ = application(stage)
+
+
+@stage.on(SUPPRESSIONS)
+def remember(entry: Suppression, state: View) -> None:
+    """An entry is added to a list, or taken from it."""
+    key = suppressions.key(entry["tenant"], entry["recipient"])
+    tenant = state.services.tenants.get(entry["tenant"], {})
+    listed = suppression.apply(state.suppressed.get(key), entry, tenant.get("suppress_after", 1))
+    if listed is None:
+        state.suppressed.delete(key)
+    else:
+        state.suppressed.put(key, listed)
+
+
+@stage.on(CANCELLATIONS)
+def cancel(decision: Decision, state: View) -> None:
+    """The message ends here when it comes, if it has not left for good."""
+    state.cancelled.put(decision["message_id"], decision["reason"], state.now + cancelled.KEPT_MS)
+
+
+@stage.on(SCORED)
+def pass_on(message: Message, state: View) -> Iterator[Output]:
+    """Cleared, or an end. A round that was here before stops without a trace: its event was written then."""
+    message_id, now, round = message["message_id"], state.now, message["round"]
+    before = state.seen.get(message_id)
+    if before is not None and round <= before:
+        return
+    state.seen.put(message_id, round, max(now, message["expires_at"]) + seen.KEPT_MS)
+    if (reason := state.cancelled.get(message_id)) is not None:
+        yield EVENTS.send(event(message, "cancelled", now, NAME, reason="cancelled", detail=reason))
+    elif now > message["expires_at"]:
+        yield EVENTS.send(event(message, "expired", now, NAME, reason="expired"))
+    elif (scope := _suppressed(message, state)) is not None:
+        yield EVENTS.send(event(message, "dropped", now, NAME, reason="suppressed", rule=scope))
+    else:
+        yield EVENTS.send(event(message, "cleared", now, NAME))
+        yield CLEARED.send(message)
+
+
+def _suppressed(message: Message, state: View) -> str | None:
+    """The list that stops the message and why it is there, None when nothing does."""
+    for tenant, scope in (("", "global"), (message["tenant"], "tenant")):
+        listed: Listed | None = state.suppressed.get(suppressions.key(tenant, message["recipient"]))
+        if listed is not None and suppression.stops(listed, state.now):
+            return f"{scope}:{listed['reason'].replace('_', '-')}"
+    return None

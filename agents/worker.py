@@ -1,0 +1,75 @@
+"""Run chosen stages in this process: several Faust apps in one loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mode import Service, Worker
+
+from agents.application import StageApp
+from postroad.settings import READY_FILE
+
+STAGES = ("ingest", "validate", "score", "suppress", "route", "send", "classify", "schedule", "events_sink")
+READY_POLL_S = 0.1
+log = logging.getLogger(__name__)
+
+
+class UnknownStage(ValueError):
+    """No stage has this name; the text names those that there are."""
+
+
+class Fleet(Service):
+    """The apps of this process, started and stopped together: one after another each would wait a second (faust.md 19)."""
+
+    def __init__(self, apps: Sequence[StageApp]):
+        super().__init__()
+        self.apps = apps
+        for app in apps:
+            app.beacon.reattach(self.beacon)  # a crash of one ends the process
+
+    async def on_start(self) -> None:
+        await asyncio.gather(*(app.maybe_start() for app in self.apps))
+
+    async def on_started(self) -> None:
+        self.add_future(self._tell_ready())
+
+    async def on_stop(self) -> None:
+        await asyncio.gather(*(app.stop() for app in self.apps))
+
+    async def _tell_ready(self) -> None:
+        while not all(app.is_ready() for app in self.apps):
+            await asyncio.sleep(READY_POLL_S)
+        print("READY", flush=True)
+        if path := os.environ.get(READY_FILE):
+            Path(path).write_text(str(os.getpid()), "ascii")
+
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """Names of stages in the order of the road; "all" is all of them. Raises UnknownStage."""
+    unknown = [name for name in names if name not in STAGES and name != "all"]
+    if unknown or not names:
+        raise UnknownStage(f"no stage {', '.join(unknown) or 'was named'}: there are {', '.join(STAGES)}, and all")
+    return [name for name in STAGES if name in names or "all" in names]
+
+
+def app_of(name: str) -> StageApp:
+    """The app of one stage."""
+    app: StageApp = importlib.import_module(f"agents.{name}").app
+    return app
+
+
+def run(names: Sequence[str]) -> None:
+    """Until SIGTERM or SIGINT; leaves the process. Once every stage has its partitions, "READY" is printed, and written to the
+    file that the environment names as POSTROAD_READY_FILE."""
+    apps = [app_of(name) for name in chosen(names)]
+    # What is there now lives as long as the process: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    Worker(Fleet(apps), loglevel="warn", logfile=sys.stderr, override_logging=True, daemon=True).execute_from_commandline()

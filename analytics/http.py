@@ -1,0 +1,143 @@
+"""ClickHouse's HTTP interface in front of chdb, for queries only: the process that writes holds the folder, others ask it.
+
+    curl 'http://127.0.0.1:8123/?query=SELECT+count()+FROM+events'
+    curl 127.0.0.1:8123 --data 'SELECT kind, count() FROM events GROUP BY kind FORMAT PrettyCompact'
+
+GET and POST / with `query` and `default_format` (TabSeparated) or a FORMAT clause, and /ping. Loopback only, no users: who
+may connect to this machine's loopback may read. What could write, or read files, is refused: by the engine
+(readonly = 1), and where that leaves a gap, by `read_only` here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from analytics.clickhouse import ChdbWarehouse, Columns, WarehouseError
+from analytics.sql import Rows, bind, read_json_compact, statements, without_literals
+
+MAX_BODY = 256 * 1024
+CONCURRENT = 4
+READS = frozenset({"SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS"})
+_FORMAT = re.compile(r"\sFORMAT\s+(\w+)\s*$", re.I)
+# Both get past readonly = 1 in chdb: a file written by the client's side, a scalar function that reads any file.
+_OUTFILE = re.compile(r"\bINTO\s+OUTFILE\b", re.I)
+_FILE = re.compile(r"\bfile\W*\(", re.I)
+# The engine's lexer knows more quotes and comments than `without_literals`: # comments, $heredocs$, curved quotes,
+# escapes in quoted names. None is needed, so none is let through to be misread.
+_UNREAD = re.compile(r"[#$\\]|[^\x00-\x7f]")
+_LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?", re.I)
+_TYPES = {"JSON": "application/json", "JSONCompact": "application/json", "CSV": "text/csv", "CSVWithNames": "text/csv"}
+
+
+def read_only(sql: str) -> str:
+    """The one statement in `sql`, when it only reads. Raises ValueError that says why not."""
+    found = statements(sql)
+    if len(found) != 1:
+        raise ValueError(f"one statement is asked for, there are {len(found)}")
+    bare = without_literals(found[0])
+    word = (re.match(r"[\s(]*(\w*)", bare) or [""])[1].upper()
+    if word not in READS:
+        raise ValueError(f"this interface only reads: {', '.join(sorted(READS))}; not {word or 'this'}")
+    if _OUTFILE.search(bare) or _FILE.search(bare):
+        raise ValueError("this interface neither reads nor writes files")
+    if unread := _UNREAD.search(bare):
+        raise ValueError(f"{unread[0]!r} is allowed only inside '...'")
+    return found[0]
+
+
+def _refusal(status: int, text: str) -> web.Response:
+    return web.Response(status=status, text=text.rstrip() + "\n")
+
+
+def application(warehouse: ChdbWarehouse) -> web.Application:
+    """The interface in front of `warehouse`, as an aiohttp application."""
+    places = asyncio.Semaphore(CONCURRENT)
+
+    async def ping(request: web.Request) -> web.Response:
+        return web.Response(text="Ok.\n")
+
+    async def query(request: web.Request) -> web.Response:
+        # A page in a browser of this machine could reach us through a name of its own (DNS rebinding).
+        if not _LOOPBACK.fullmatch(request.host):
+            return _refusal(403, f"this interface answers on loopback only, not as {request.host}")
+        body = await request.read()
+        try:
+            sql = "\n".join(filter(None, (request.query.get("query", ""), body.decode())))
+            if not sql.strip():
+                return web.Response(text="Ok.\n")
+            statement = read_only(sql)
+        except UnicodeDecodeError:
+            return _refusal(400, "the query is not UTF-8")
+        except ValueError as error:
+            return _refusal(403, f"refused: {error}")
+        form = request.query.get("default_format", "TabSeparated")
+        if named := _FORMAT.search(statement):
+            form, statement = named[1], statement[: named.start()]
+        if not re.fullmatch(r"\w+", form):
+            return _refusal(400, f"{form!r} is not the name of a format")
+        try:
+            async with places:
+                answer = await asyncio.to_thread(warehouse.raw, statement, form)
+        except WarehouseError as error:
+            return _refusal(400, str(error))
+        headers = {"X-ClickHouse-Format": form, "Content-Type": _TYPES.get(form, "text/plain") + "; charset=UTF-8"}
+        return web.Response(body=answer, headers=headers)
+
+    app = web.Application(client_max_size=MAX_BODY)
+    app.router.add_get("/ping", ping)
+    app.router.add_get("/", query)
+    app.router.add_post("/", query)
+    return app
+
+
+async def serve(warehouse: ChdbWarehouse, port: int = 8123) -> web.AppRunner:
+    """Answer on 127.0.0.1:`port` (0: a free one, in `runner.addresses`) until `await runner.cleanup()`. Raises OSError when the port is taken."""
+    runner = web.AppRunner(application(warehouse), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    return runner
+
+
+class HttpWarehouse:
+    """A `Warehouse` that only reads, through this interface or a server's own; `connect("http://127.0.0.1:8123")`."""
+
+    def __init__(self, url: str, database: str) -> None:
+        self.url, self.database = url.rstrip("/"), database
+
+    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> Rows:
+        arguments = urllib.parse.urlencode({"database": self.database, "default_format": "JSONCompact"})
+        request = urllib.request.Request(f"{self.url}/?{arguments}", bind(sql, params).encode(), method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return read_json_compact(answer.read())
+        except urllib.error.HTTPError as error:
+            raise WarehouseError(f"{self.url}: {error.read(4000).decode(errors='replace').strip()}") from error
+        except OSError as error:
+            raise WarehouseError(f"{self.url} cannot be reached ({error}): is `postroad up` running?") from error
+
+    def command(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
+        raise WarehouseError(f"{self.url} is for queries only")
+
+    def insert(self, table: str, columns: Columns, query_id: str | None = None) -> None:
+        raise WarehouseError(f"{self.url} is for queries only")
+
+    def quiesce(self, prefix: str, timeout_s: float = 60.0) -> None:
+        raise WarehouseError(f"{self.url} is for queries only")
+
+    def create_database(self) -> None:
+        raise WarehouseError(f"{self.url} is for queries only")
+
+    def close(self) -> None:
+        """Nothing is held open."""

@@ -1,0 +1,64 @@
+"""Named queries: queries/*.sql, each with a header that says what it answers, its parameters, columns and an example.
+
+    run(warehouse, "ends_by_site", tenant="shop", since=datetime(2026, 1, 31, tzinfo=UTC))
+
+Parameters that many have: `tenant` (default: all), `since` (default: seven days ago), `until` (default: no end). Times are
+whole seconds; since is within, until is not.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from analytics.clickhouse import Warehouse
+from analytics.sql import Rows, parameters, statements
+
+FOLDER = Path(__file__).parent / "queries"
+WINDOW = timedelta(days=7)
+
+
+def names() -> list[str]:
+    """Names of all queries, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.sql"))
+
+
+def _text(name: str) -> str:
+    if name not in names():
+        raise ValueError(f"no query {name!r}; there are: {', '.join(names())}")
+    return (FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def describe(name: str) -> str:
+    """The header of a query. Raises ValueError for an unknown name."""
+    lines = _text(name).splitlines()
+    return "\n".join(line[2:].strip() for line in lines if line.startswith("--"))
+
+
+def sql(name: str) -> str:
+    """The statement of a query, with its parameters as `{name:Type}`. Raises ValueError for an unknown name."""
+    return statements(_text(name))[0]
+
+
+def run(warehouse: Warehouse, name: str, **params: Any) -> Rows:
+    """The answer of a named query. A time may be an ISO 8601 text with its zone.
+
+    Raises ValueError for an unknown name, a parameter that the query has not, lacks or cannot take.
+    """
+    statement = sql(name)
+    wanted = parameters(statement)
+    defaults: dict[str, Any] = {
+        "tenant": "", "since": datetime.now(UTC) - WINDOW, "until": datetime.fromtimestamp(2**32 - 1, UTC),
+    }  # fmt: skip
+    given = {key: _time(value) if "DateTime" in wanted.get(key, "") else value for key, value in params.items()}
+    return warehouse.query(statement, {key: value for key, value in defaults.items() if key in wanted} | given)
+
+
+def _time(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a time: write one as 2026-01-31T10:00:00Z") from None

@@ -1,0 +1,273 @@
+"""The events sink as plain code: records of mail.events become rows of `events`, each exactly once.
+
+Every row carries its place in the topic. The rules, which need no atomic insert and no fixed batches:
+ 1. `recover` first waits until no INSERT of this group is under way (that of a dead client still lands), then reads how
+    far rows reach at or above the committed offsets: the ceiling of each partition.
+ 2. `write` inserts what lies above the ceiling. What lies at or below it may be there: those places are looked up and
+    what is there is left out. The ceiling rises with every write, so a batch may also be given twice.
+ 3. After an error of `write` its outcome is unknown, and `recover` is needed before the next `write`.
+ 4. The caller commits an offset only after `write` has returned.
+Killed anywhere, the next life repeats at most what was not committed, and rule 2 drops what had arrived.
+
+A place that holds another event than the record says means that the topic was made anew under an old table. That raises
+`PlaceTaken`: leaving such records out would lose them.
+
+One call at a time (calls from several threads wait for each other). Cost of a look-up: one read of the columns
+k_partition and k_offset, some 0.1 s for 20M rows; only after a restart, and only for batches at or below the ceiling.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple, cast, get_args
+
+from analytics.clickhouse import Warehouse
+from avro.records import Event, EventKind, MessageStream
+
+TABLE = "events"
+MAX_TEXT = 2000  # characters of any one text column; the contract allows 500 in the longest
+MAX_ID = 255
+# A newer server refuses an insert that touches over 100 partitions (days); a replay of hostile times could.
+MAX_DAYS = 50
+DAY_MS = 86_400_000
+END_OF_TIME_MS = 2**32 * 1000  # of ClickHouse's DateTime: February 2106
+KINDS = frozenset(get_args(EventKind))
+STREAMS = frozenset(get_args(MessageStream))
+
+DEFAULTS: dict[str, Any] = {
+    "round": 0, "attempt": 0, "recipient_domain": "", "reason": "", "rule": "", "detail": "", "site": "", "pool": "",
+    "source": "", "mx_host": "", "mx_address": "", "reply_code": 0, "enhanced_code": "", "reply": "", "tls": "",
+    "duration_ms": 0, "possible_duplicate": False, "size": 0, "due_at": None, "tags": [], "metadata": {},
+}  # fmt: skip
+IDS = ("message_id", "tenant")
+ENUMS = {"stream": STREAMS, "kind": KINDS}
+TEXTS = (
+    "submission_id", "recipient", "recipient_domain", "stage", "reason", "rule", "detail", "site", "pool", "source",
+    "mx_host", "mx_address", "enhanced_code", "reply", "tls",
+)  # fmt: skip
+NUMBERS = {
+    "round": 2**16, "attempt": 2**16, "reply_code": 2**16, "duration_ms": 2**32, "size": 2**63, "possible_duplicate": 2,
+}  # fmt: skip
+TIMES = {"at": ("ts", "ts_ms"), "accepted_at": ("accepted_at", "accepted_ms")}
+
+_KINDS_OF_VALUES: tuple[tuple[type, tuple[str, ...]], ...] = (
+    (int, (*NUMBERS, *TIMES)), (list, ("tags",)), (dict, ("metadata",)),
+)  # fmt: skip
+
+Row = tuple[int, int, Event]
+Identity = tuple[str, str, int, int]
+_FIELDS = (*IDS, *ENUMS, *TEXTS, *NUMBERS, *TIMES, "due_at", "tags", "metadata")
+_values = itemgetter(*_FIELDS)
+_NOTHING: list[str] = []  # shared: a list of its own in each row would keep the garbage collector busy
+
+
+class Rejected(NamedTuple):
+    """A row that cannot be stored, for the dead letters."""
+
+    partition: int
+    offset: int
+    event: Event
+    error: str
+
+
+class NotRecovered(RuntimeError):
+    """`write` was called for a partition without `recover`, or after an error without it."""
+
+
+class PlaceTaken(RuntimeError):
+    """The table has another event at the place of a record: its topic was made anew. Trying again does not help."""
+
+
+def _complete(event: Event) -> tuple[Any, ...]:
+    try:
+        return cast("tuple[Any, ...]", _values(event))
+    except KeyError:
+        return cast("tuple[Any, ...]", _values({**DEFAULTS, **event}))
+
+
+def _fields_of(rows: Sequence[Row]) -> dict[str, tuple[Any, ...]]:
+    """The fields of the events, by name."""
+    return dict(zip(_FIELDS, zip(*(_complete(event) for _, _, event in rows), strict=True), strict=True))
+
+
+def check(rows: Sequence[Row]) -> None:
+    """Raises ValueError, TypeError, KeyError or AttributeError when any of the rows cannot be stored.
+
+    Whole columns at a time, so that a good batch costs little; `sift` finds the rows that are at fault.
+    """
+    field = _fields_of(rows)
+    for key in (*IDS, *TEXTS):
+        "".join(field[key]).encode()
+    for kind, keys in _KINDS_OF_VALUES:
+        for key in keys:
+            if not all(map(kind.__instancecheck__, field[key])):
+                raise TypeError(f"{key} is not of type {kind.__name__}")
+    if not all(at is None or isinstance(at, int) for at in field["due_at"]):
+        raise TypeError("due_at is not of type int")
+    for items in field["tags"]:
+        "".join(items).encode()
+    for pairs in field["metadata"]:
+        if pairs:
+            "".join((*pairs.keys(), *pairs.values())).encode()
+    for key in IDS:
+        if not all(0 < len(text) <= MAX_ID for text in set(field[key])):
+            raise ValueError(f"{key} is empty or has over {MAX_ID} characters")
+    for key, known in ENUMS.items():
+        if unknown := set(field[key]) - known:
+            raise ValueError(f"{key} {unknown.pop()!r} is not known to this version of the sink")
+    for key in TIMES:
+        if min(field[key]) < 0 or max(field[key]) >= END_OF_TIME_MS:
+            raise ValueError(f"{key} is not between 1970 and 2106 (milliseconds)")
+
+
+def sift(rows: Sequence[Row]) -> tuple[list[Row], list[Rejected]]:
+    """What can be stored, and what cannot, by halving a batch that has something wrong in it."""
+    if not rows:
+        return [], []
+    try:
+        check(rows)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if len(rows) == 1:
+            return [], [Rejected(*rows[0], f"{type(error).__name__}: {error}")]
+        middle = len(rows) // 2
+        (good, bad), (more_good, more_bad) = sift(rows[:middle]), sift(rows[middle:])
+        return good + more_good, bad + more_bad
+    return list(rows), []
+
+
+def _cut(texts: Collection[str]) -> list[str]:
+    if not texts:
+        return _NOTHING
+    if max(map(len, texts)) <= MAX_TEXT:
+        return texts if isinstance(texts, list) else list(texts)
+    return [text[:MAX_TEXT] for text in texts]
+
+
+def _clamp(numbers: Collection[int], end: int) -> list[int]:
+    if min(numbers) >= 0 and max(numbers) < end:
+        return list(numbers)
+    return [min(max(number, 0), end - 1) for number in numbers]
+
+
+def columns_of(rows: Sequence[Row], now: int) -> dict[str, list[Any]]:
+    """Checked rows, by column of the table. Long texts are cut to MAX_TEXT, numbers clamped to what their column holds."""
+    field = _fields_of(rows)
+    out: dict[str, list[Any]] = {
+        "k_partition": [partition for partition, _, _ in rows],
+        "k_offset": [offset for _, offset, _ in rows],
+        "ingested_at": [now] * len(rows),
+    }
+    for key, (seconds, rest) in TIMES.items():
+        out[seconds] = [at // 1000 for at in field[key]]
+        out[rest] = [at % 1000 for at in field[key]]
+    for key in (*IDS, *ENUMS):
+        out[key] = list(field[key])
+    for key in TEXTS:
+        out[key] = _cut(field[key])
+    for key, end in NUMBERS.items():
+        out[key] = _clamp(field[key], end)
+    out["due_at"] = [0 if at is None else min(max(at // 1000, 1), 2**32 - 1) for at in field["due_at"]]
+    out["tags"] = [_cut(tags) for tags in field["tags"]]
+    out["metadata_keys"] = [_cut(pairs) for pairs in field["metadata"]]
+    out["metadata_values"] = [_cut(pairs.values()) for pairs in field["metadata"]]
+    return out
+
+
+def _by_days(rows: list[Row]) -> Iterable[list[Row]]:
+    """The rows in parts of at most MAX_DAYS different days each; nearly always all of them at once."""
+    days: dict[int, list[Row]] = {}
+    for row in rows:
+        days.setdefault(row[2]["at"] // DAY_MS, []).append(row)
+    if len(days) <= MAX_DAYS:
+        return (rows,)
+    parts = list(days.values())
+    return ([row for day in parts[at : at + MAX_DAYS] for row in day] for at in range(0, len(parts), MAX_DAYS))
+
+
+class Sink:
+    """Writes events of one consumer group. `group` begins the query ids: two groups may share a server, not a table.
+
+    Keep one Sink for the life of the process: a `write` whose waiter was cancelled goes on in its thread, and only `recover`
+    of the same Sink waits for it.
+    """
+
+    def __init__(self, warehouse: Warehouse, group: str, now: Callable[[], float] = time.time) -> None:
+        self._warehouse, self._now = warehouse, now
+        self._prefix = f"{group}:"
+        self._lock = threading.Lock()
+        self._ceiling: dict[int, int] | None = None
+
+    def recover(self, committed: Mapping[int, int]) -> None:
+        """Find out what is there. `committed`: for every partition owned now the next offset that the group would read.
+
+        Raises WarehouseError when the engine cannot tell; then it is needed again.
+        """
+        with self._lock:
+            self._ceiling = None
+            self._warehouse.quiesce(self._prefix)
+            ceiling = {partition: offset - 1 for partition, offset in committed.items()}
+            if ceiling:
+                found = self._warehouse.query(
+                    f"SELECT k_partition, max(k_offset) FROM {TABLE} WHERE has({{partitions:Array(UInt16)}}, k_partition) GROUP BY k_partition",
+                    {"partitions": sorted(ceiling)},
+                )
+                ceiling |= {partition: max(ceiling[partition], offset) for partition, offset in found.rows}
+            self._ceiling = ceiling
+
+    def write(self, rows: Sequence[Row]) -> list[Rejected]:
+        """Store (partition, offset, event) rows that are not there yet; returns those that cannot be stored at all.
+
+        Raises WarehouseError when the outcome is unknown, and NotRecovered when `recover` has to be called first.
+        """
+        with self._lock:
+            ceiling, self._ceiling = self._ceiling, None  # stays away unless everything below succeeds
+            if ceiling is None:
+                raise NotRecovered("the outcome of the last write is unknown, or there was none: call recover first")
+            if unknown := {partition for partition, _, _ in rows} - set(ceiling):
+                raise NotRecovered(f"partitions {sorted(unknown)} were not in recover")
+            good, rejected = sift(rows)
+            places = {(partition, offset): (partition, offset, event) for partition, offset, event in good}
+            below = [row for (partition, offset), row in places.items() if offset <= ceiling[partition]]
+            for place in self._present(below) if below else ():
+                del places[place]
+            for part in _by_days(list(places.values())) if places else ():
+                query_id = f"{self._prefix}{uuid.uuid4()}"
+                self._warehouse.insert(TABLE, columns_of(part, int(self._now())), query_id)
+            for partition, offset in places:
+                if offset > ceiling[partition]:
+                    ceiling[partition] = offset
+            self._ceiling = ceiling
+            return rejected
+
+    def _present(self, rows: list[Row]) -> list[tuple[int, int]]:
+        """Which places of `rows` the table has. Raises PlaceTaken where it has another event there."""
+        wanted = {(partition, offset): _identity(event) for partition, offset, event in rows}
+        present = []
+        for partition in {partition for partition, _ in wanted}:
+            offsets = [offset for owner, offset in wanted if owner == partition]
+            found = self._warehouse.query(
+                f"SELECT k_offset, message_id, kind, round, attempt FROM {TABLE} WHERE k_partition = {{partition:UInt16}}"
+                " AND k_offset >= {low:UInt64} AND k_offset <= {high:UInt64}",
+                {"partition": partition, "low": min(offsets), "high": max(offsets)},
+            )
+            for offset, *identity in found.rows:
+                place = (partition, offset)
+                if place not in wanted:
+                    continue
+                if wanted[place] != tuple(identity):
+                    raise PlaceTaken(
+                        f"table {self._warehouse.database}.{TABLE} has event {tuple(identity)} at partition {partition}, offset {offset},"
+                        f" the topic has {wanted[place]}: the topic was made anew. Give the sink a new database, or empty that table"
+                    )
+                present.append(place)
+        return list(dict.fromkeys(present))
+
+
+def _identity(event: Event) -> Identity:
+    full = cast("dict[str, Any]", {**DEFAULTS, **event})
+    round_, attempt = (min(max(int(full[key]), 0), 2**16 - 1) for key in ("round", "attempt"))
+    return full["message_id"], full["kind"], round_, attempt

@@ -1,0 +1,1 @@
+"""How Postroad is run: on one machine (deploy/local); containers and charts later."""

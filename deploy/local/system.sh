@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# What the machine must have: installed by apt as root on Debian and Ubuntu, elsewhere named. Silent when all is there.
+#   system.sh run PYTHON    Python with venv, Java 17, Maven
+#   system.sh test PYTHON   clickhouse-server, for the tests over the native protocol (without it they are skipped)
+set -euo pipefail
+what=$1 python=${2:-}
+missing=()
+PATH=$PATH:/usr/sbin  # where servers are, which a user may not have in the path
+
+if [ "$what" = test ]; then
+  command -v clickhouse-server >/dev/null || missing+=(clickhouse-server)
+else
+  if [ -z "$python" ]; then
+    missing+=(python3 python3-venv)
+  elif ! "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))'; then
+    echo "Python 3.11 or 3.12 is needed, $python is $("$python" -V 2>&1): install one, or name it: make PYTHON=/path/to/python" >&2
+    exit 1
+  elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    missing+=("python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv")
+  fi
+  # The compiler too: a test builds a producer in Java.
+  java=$(javac -version 2>&1 | sed -n 's/^javac \([0-9]*\).*/\1/p' || true)
+  [ "${java:-0}" -ge 17 ] || missing+=(openjdk-17-jdk-headless)
+  command -v mvn >/dev/null || missing+=(maven)
+fi
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  echo "missing on this machine: ${missing[*]} (names of Debian's packages)" >&2
+  echo "get it with: sudo apt-get install ${missing[*]}; elsewhere by your system's package manager" >&2
+  [ "$what" = test ] && exit 0 || exit 1
+fi
+
+echo "apt-get install ${missing[*]} (once)"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export DEBIAN_FRONTEND=noninteractive
+apt-get update >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+if [ "$what" = test ] && ! apt-cache show clickhouse-server >/dev/null 2>&1; then
+  echo "clickhouse-server is not among this system's packages: its tests are skipped" >&2
+  exit 0
+fi
+apt-get install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }

@@ -1,0 +1,90 @@
+"""SMTP receivers: the servers of a site on its addresses, and what its connections share."""
+
+import asyncio
+import random
+import ssl
+from collections.abc import Callable
+from functools import lru_cache
+
+import dns.exception
+
+from loadtest.mxfarm.receipts import ReceiptLog
+from loadtest.mxfarm.session import Session
+from loadtest.mxfarm.sites import IMPLICIT_MX, Behaviour, Host, Site
+from loadtest.mxfarm.zone import absolute
+
+BACKLOG = 1024  # connections that wait for accept
+
+
+class Receiver:
+    """The SMTP servers of one site, on all of its addresses."""
+
+    def __init__(self, site: Site, port: int, log: ReceiptLog, tls: ssl.SSLContext) -> None:
+        self.site, self.port, self.log, self.tls = site, port, log, tls
+        self.behaviour = site.behaviour
+        self.sessions: set[Session] = set()
+        self.first_try: dict[tuple[str, ...], float] = {}  # for greylist_s and drop_first; monotonic seconds
+        self.random = random.Random(site.name)
+        implicit = [domain for domain, name in IMPLICIT_MX.items() if name == site.name]
+        domains = [*site.domains, *implicit]
+        self._domains = {absolute(domain) for domain in domains if not domain.startswith("*.")}
+        self._parents = [absolute(domain[2:]) for domain in domains if domain.startswith("*.")]
+        self.takes_domain = lru_cache(10_000)(self._takes_domain)
+        self._servers: list[asyncio.Server] = []
+
+    async def open(self) -> None:
+        """Listen on every address, unless connections are to be refused. OSError where a port is taken."""
+        if self.behaviour.mode == "refuse":
+            return
+        loop = asyncio.get_running_loop()
+        for host in self.site.hosts:
+            if host.listens:
+                make = self._session_maker(host)
+                server = await loop.create_server(make, host.address, self.port, backlog=BACKLOG)
+                self._servers.append(server)
+                self.port = server.sockets[0].getsockname()[1]
+
+    def close(self) -> None:
+        """Stop listening and cut all connections."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        for session in list(self.sessions):
+            session.cut()
+
+    async def behave(self, behaviour: Behaviour) -> None:
+        """Answer differently from now on; another mode cuts the connections, as a restart of a real server does."""
+        before, self.behaviour = self.behaviour, behaviour
+        if before.mode != behaviour.mode:
+            self.close()
+            await self.open()
+
+    def _session_maker(self, host: Host) -> Callable[[], Session]:
+        return lambda: Session(self, host.name)
+
+    def _takes_domain(self, domain: str) -> bool:
+        try:
+            name = absolute(domain)
+        except (dns.exception.DNSException, UnicodeError):
+            return False
+        return name in self._domains or any(name.is_subdomain(above) and name != above for above in self._parents)
+
+
+async def open_receivers(receivers: list[Receiver], port: int) -> int:
+    """Open all of them on one port, a free one if 0; returns it. OSError where it is taken."""
+    for left in reversed(range(20 if port == 0 else 1)):
+        try:
+            for receiver in receivers:
+                receiver.port = port
+                await receiver.open()
+                port = receiver.port
+            for receiver in receivers:  # those that listen to nothing now may later
+                receiver.port = port
+            return port
+        except OSError:
+            for receiver in receivers:
+                receiver.close()
+            if not left:
+                raise
+            port = 0
+    raise AssertionError("unreachable")

@@ -1,0 +1,368 @@
+"""The command `postroad`.
+
+Commands import agents, topics, analytics and deploy inside their functions: this package knows no Kafka (architecture.md),
+its command line alone starts what does, and `--help` answers without loading any of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.policy
+import getpass
+import sys
+import time
+import uuid
+from datetime import UTC, datetime
+from email.parser import BytesHeaderParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from avro.records import DecisionAction, MessageStream, Submission, Suppression, Tenant
+from postroad import addresses, ids, settings, tenants
+
+if TYPE_CHECKING:
+    from analytics.clickhouse import Warehouse
+    from topics.catalogue import Output
+    from topics.client import Client, Place
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Email as a stream of events."
+)
+tenants_app = typer.Typer(no_args_is_help=True, help="Tenants: who may send, from which domains, how much.")
+topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics of the installation.")
+suppressions_app = typer.Typer(no_args_is_help=True, help="Addresses that get no mail.")
+held_app = typer.Typer(no_args_is_help=True, help="Messages that wait for an operator.")
+app.add_typer(tenants_app, name="tenants")
+app.add_typer(topics_app, name="topics")
+app.add_typer(suppressions_app, name="suppressions")
+app.add_typer(held_app, name="held")
+console = Console(width=None if sys.stdout.isatty() else 200)  # a file or a pipe has no width to keep to
+
+ENDS = ("delivered", "bounced", "dropped", "rejected", "expired", "cancelled")
+ENDED = f"""
+SELECT message_id, any(recipient) AS recipient, countIf(kind IN {(*ENDS, "held")}) > 0 AS ended
+FROM events WHERE tenant = {{tenant:String}} AND submission_id = {{submission:String}} AND ts >= toDateTime({{since:UInt32}})
+GROUP BY message_id ORDER BY message_id
+"""
+HELD = f"""
+SELECT message_id, any(tenant) AS tenant, any(recipient) AS recipient, max(ts) AS since, any(detail) AS detail
+FROM events WHERE ts > now() - 90 * 86400
+GROUP BY message_id
+HAVING maxIf(round, kind = 'held') >= maxIf(round, kind = 'released') AND countIf(kind = 'held') > countIf(kind = 'released')
+   AND countIf(kind IN {ENDS}) = 0
+ORDER BY since
+"""
+
+
+def main() -> None:
+    """Entry point: what a user can put right is told in a line, exit status 1; all else is a traceback."""
+    try:
+        app()
+    except Exception as error:
+        if not isinstance(error, _expected()):
+            raise
+        print(f"postroad: {error or type(error).__name__}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _expected() -> tuple[type[BaseException], ...]:
+    from aiokafka.errors import KafkaError
+
+    from analytics.clickhouse import WarehouseError
+    from deploy.local.kafka import BrokerUnavailable
+    from deploy.local.stack import StackError
+    from topics.admin import TopicMismatch
+
+    ours = (settings.SettingsError, tenants.TenantsError, addresses.BadAddress, CommandError)
+    return *ours, KafkaError, WarehouseError, BrokerUnavailable, StackError, TopicMismatch, OSError
+
+
+class CommandError(Exception):
+    """The command cannot do what was asked; the text says why."""
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _client() -> Client:
+    from topics.client import Client
+    from topics.installation import Installation
+
+    return Client(Installation(**settings.load().installation()))
+
+
+def _write(outputs: list[Output]) -> list[Place]:
+    async def write() -> list[Place]:
+        async with _client() as client:
+            return [await client.send(output) for output in outputs]
+
+    return asyncio.run(write())
+
+
+def _warehouse() -> Warehouse:
+    from analytics.clickhouse import connect
+
+    if not (url := settings.load().warehouse):
+        raise CommandError(
+            "no ClickHouse to ask: set POSTROAD_CLICKHOUSE, or POSTROAD_CLICKHOUSE_HTTP for a local stack"
+        )
+    return connect(url)
+
+
+def _show(columns: list[str], rows: list[tuple[Any, ...]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(value.isoformat(" ") if isinstance(value, datetime) else str(value) for value in row))
+    console.print(table)
+
+
+@app.command("settings")
+def show_settings() -> None:
+    """List every setting: name, value, default, where the value comes from, what it is."""
+    _show(["name", "value", "default", "source", "description"], list(settings.listing(settings.load())))
+
+
+@app.command()
+def up(
+    worker: Annotated[list[str] | None, typer.Option(help="Stages of one worker process; may be repeated.")] = None,
+    clickhouse_server: Annotated[
+        bool, typer.Option("--clickhouse-server", help="A local clickhouse-server instead of chdb.")
+    ] = False,
+) -> None:
+    """Run the whole road on this machine, in the foreground, until Ctrl-C."""
+    from deploy.local.stack import Stack
+
+    workers = [stages.split() for stages in worker or ["all"]]
+    Stack(settings.load(), workers, clickhouse_server=clickhouse_server, console=console).run()
+
+
+@app.command("worker")
+def run_worker(
+    stages: Annotated[list[str], typer.Argument(metavar="STAGE...", help="Names of stages, or: all")],
+) -> None:
+    """Run stages against the configured cluster, in the foreground."""
+    from agents.worker import run
+
+    run(stages)
+
+
+@topics_app.command("create")
+def topics_create() -> None:
+    """Create the topics that are missing, then check all."""
+    from topics.admin import ensure
+    from topics.installation import Installation
+
+    created = asyncio.run(ensure(Installation(**settings.load().installation())))
+    print(f"created: {', '.join(created) or 'none, all were there'}")
+
+
+@topics_app.command("check")
+def topics_check() -> None:
+    """Compare the cluster's topics with the catalogue."""
+    from topics.admin import check
+    from topics.installation import Installation
+
+    asyncio.run(check(Installation(**settings.load().installation())))
+    print("all topics are as the catalogue says")
+
+
+@tenants_app.command("apply")
+def tenants_apply(file: Annotated[Path, typer.Argument(help="YAML, see postroad/tenants.py")]) -> None:
+    """Write the tenants of a file; those that it does not name stay as they are."""
+    from topics.catalogue import TENANTS
+
+    loaded = tenants.load_tenants(file)
+    _write([TENANTS.send(tenant) for tenant in loaded])
+    print(f"applied: {', '.join(tenant['tenant'] for tenant in loaded)}")
+
+
+@tenants_app.command("list")
+def tenants_list() -> None:
+    """Show the tenants that are in force."""
+    from topics.catalogue import TENANTS
+
+    async def read() -> dict[bytes, Tenant]:
+        async with _client() as client:
+            return {record.key: value async for record, value in client.read(TENANTS)}
+
+    rows = [
+        (t["tenant"], t.get("name"), "yes" if t.get("active") else "no", " ".join(d["domain"] for d in t.get("domains", ())),
+         t.get("egress_pool"), t.get("quota_per_second") or "-", t.get("quota_per_day") or "-")
+        for t in asyncio.run(read()).values() if t is not None
+    ]  # fmt: skip
+    _show(["tenant", "name", "active", "domains", "pool", "a second", "a day"], sorted(rows))
+
+
+@app.command()
+def send(
+    file: Annotated[Path, typer.Argument(help="A message as RFC 5322 has it (.eml).")],
+    to: Annotated[list[str], typer.Option(help="Recipient; may be repeated.")],
+    tenant: Annotated[str, typer.Option(help="Who sends.")],
+    stream: Annotated[MessageStream, typer.Option()] = "transactional",
+    wait: Annotated[bool, typer.Option(help="Wait for the end of every message and print the timeline.")] = True,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Longest wait, seconds.")] = 60.0,
+) -> None:
+    """Submit one mail and follow it to its end."""
+    from topics.catalogue import SUBMISSIONS
+
+    raw = file.read_bytes()
+    header = BytesHeaderParser(policy=email.policy.default).parsebytes(raw)["From"]
+    author = header.addresses[0] if header is not None and header.addresses else None
+    if author is None or not author.addr_spec:
+        raise CommandError(f"{file} has no From header with an address: the sender must be known")
+    submission: Submission = {
+        "tenant": tenant,
+        "submission_id": f"cli-{uuid.uuid4()}",
+        "stream": stream,
+        "sender": {"address": author.addr_spec, "name": author.display_name},
+        "recipients": [{"address": address} for address in dict.fromkeys(to)],
+        "raw": raw,
+    }
+    (place,) = _write([SUBMISSIONS.send(submission)])
+    print(f"accepted as {submission['submission_id']} at partition {place.partition}, offset {place.offset}")
+    if wait:
+        _follow(submission, place.timestamp, timeout_s)
+
+
+def _follow(submission: Submission, accepted_at: int, timeout_s: float) -> None:
+    """Ask until every message has ended or is held; an error when that takes too long."""
+    deadline = time.monotonic() + timeout_s
+    asked = {"tenant": submission["tenant"], "submission": submission["submission_id"], "since": accepted_at // 1000}
+    warehouse = _warehouse()
+    while True:
+        messages = warehouse.query(ENDED, asked).rows
+        # Events come stage by stage: a message that ingest has not reported yet is missing here, not ended.
+        complete = len(messages) >= len(submission["recipients"]) and all(ended for _, _, ended in messages)
+        if complete or time.monotonic() > deadline:
+            break
+        time.sleep(0.25)
+    for message_id, recipient, _ in messages:
+        print(f"{message_id} to {recipient}")
+        _print_timeline(warehouse, message_id)
+    if not complete:
+        raise CommandError(f"no end after {timeout_s:g} s; ask again later with `postroad timeline MESSAGE_ID`")
+
+
+@app.command()
+def timeline(message_id: str) -> None:
+    """What happened to one message."""
+    _print_timeline(_warehouse(), message_id)
+
+
+def _print_timeline(warehouse: Warehouse, message_id: str) -> None:
+    from analytics import queries
+
+    try:
+        accepted_at = ids.accepted_at(message_id)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    events = queries.run(warehouse, "timeline", message=message_id).dicts()
+    if not events:
+        raise CommandError(f"no events of message {message_id}")
+    for event in events:
+        at = event["at"].replace(tzinfo=UTC).timestamp() + event["ms"] / 1000
+        reply = " ".join(str(event[part]) for part in ("reply_code", "enhanced_code", "reply") if event[part])
+        said = [event["reason"], event["site"], event["mx_host"], reply, event["detail"]]
+        said += ["possible duplicate"] if event["possible_duplicate"] else []
+        print(f"  {at - accepted_at / 1000:9.3f} s  {event['kind']:<10} {', '.join(filter(None, said))}")
+
+
+@app.command()
+def query(
+    name: Annotated[str, typer.Argument(help="Its name; without one, all are listed.")] = "",
+    tenant: Annotated[str, typer.Option(help="Of this tenant alone.")] = "",
+    since: Annotated[str, typer.Option(help="ISO 8601 with zone; default: seven days ago.")] = "",
+    until: Annotated[str, typer.Option(help="ISO 8601 with zone; default: now.")] = "",
+) -> None:
+    """Answer one of the named queries of analytics/queries."""
+    from analytics import queries
+
+    if not name:
+        for known in queries.names():
+            print(f"{known}: {queries.describe(known).splitlines()[0]}")
+        return
+    given = {key: value for key, value in (("tenant", tenant), ("since", since), ("until", until)) if value}
+    try:
+        found = queries.run(_warehouse(), name, **given)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    _show(found.columns, found.rows)
+
+
+def _suppress(recipients: list[str], tenant: str, action: Literal["add", "remove"], detail: str) -> None:
+    from topics.catalogue import SUPPRESSIONS
+
+    now = _now()
+    entries: list[Suppression] = [
+        {"recipient": addresses.normalise(address).text, "tenant": tenant, "action": action, "reason": "manual", "at": now,
+         "evidence": f"{getpass.getuser()} {now}", "detail": detail}
+        for address in recipients
+    ]  # fmt: skip
+    _write([SUPPRESSIONS.send(entry) for entry in entries])
+    print(f"{action}: {', '.join(entry['recipient'] for entry in entries)} ({tenant or 'every tenant'})")
+
+
+@suppressions_app.command("add")
+def suppressions_add(recipients: list[str], tenant: str = "", detail: str = "") -> None:
+    """Stop mail to addresses: of one tenant, or of all."""
+    _suppress(recipients, tenant, "add", detail)
+
+
+@suppressions_app.command("remove")
+def suppressions_remove(recipients: list[str], tenant: str = "", detail: str = "") -> None:
+    """Let mail to addresses pass again."""
+    _suppress(recipients, tenant, "remove", detail)
+
+
+@held_app.command("list")
+def held_list() -> None:
+    """Show the messages that wait for a decision."""
+    found = _warehouse().query(HELD)
+    _show(found.columns, found.rows)
+
+
+def _decide(message_ids: list[str], action: DecisionAction, reason: str) -> None:
+    from topics.catalogue import DECISIONS
+
+    warehouse, now = _warehouse(), _now()
+    outputs = []
+    for message_id in message_ids:
+        found = warehouse.query(
+            "SELECT any(recipient) FROM events WHERE message_id = {id:String}", {"id": message_id}
+        ).rows
+        if not found or not found[0][0]:
+            raise CommandError(f"no events of message {message_id}: nothing was decided")
+        by = getpass.getuser()
+        outputs.append(
+            DECISIONS.send(
+                {
+                    "message_id": message_id,
+                    "recipient": found[0][0],
+                    "action": action,
+                    "by": by,
+                    "at": now,
+                    "reason": reason,
+                }
+            )
+        )
+    _write(outputs)
+    print(f"{action}: {', '.join(message_ids)}")
+
+
+@held_app.command("release")
+def held_release(message_ids: list[str], reason: str = "") -> None:
+    """Let messages go on."""
+    _decide(message_ids, "release", reason)
+
+
+@held_app.command("drop")
+def held_drop(message_ids: list[str], reason: str = "") -> None:
+    """End messages as dropped."""
+    _decide(message_ids, "drop", reason)

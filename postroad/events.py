@@ -1,0 +1,71 @@
+"""Events: one step of one message, as analysts and webhooks see it."""
+
+from typing import TypedDict, Unpack
+
+from avro.records import Event, EventKind, Message
+
+ENDS: frozenset[EventKind] = frozenset({"delivered", "bounced", "dropped", "rejected", "expired", "cancelled"})
+"""Every accepted message reaches exactly one of these."""
+
+TEXT_MAX = 500  # characters of detail and reply
+
+_WITH_METADATA = ENDS | {"accepted"}  # the producer's own values: once at the start, once at the end
+
+
+class Fields(TypedDict, total=False):
+    """What a stage may add to an event; what it leaves out is empty, or comes from the message."""
+
+    reason: str
+    rule: str
+    detail: str
+    attempt: int
+    mx_host: str
+    mx_address: str
+    reply_code: int
+    enhanced_code: str
+    reply: str
+    tls: str
+    duration_ms: int
+    possible_duplicate: bool
+    due_at: int | None
+
+
+def event(message: Message, kind: EventKind, at: int, stage: str, **fields: Unpack[Fields]) -> Event:
+    """The event that `stage` took step `kind` with `message` at `at` (ms).
+
+    Site, pool and source come from the message's route when it has one; `attempt` is the message's unless given.
+    """
+    message_id = message["message_id"]
+    round = message.get("round", 0)
+    attempt = fields.get("attempt", message.get("attempt", 0))
+    made: Event = {
+        "event_id": f"{message_id}:{kind}:{round}:{attempt}",  # ids.event_id, written out: this runs for every step
+        "message_id": message_id,
+        "tenant": message["tenant"],
+        "submission_id": message["submission_id"],
+        "stream": message["stream"],
+        "kind": kind,
+        "at": at,
+        "accepted_at": message["accepted_at"],
+        "round": round,
+        "attempt": attempt,
+        "recipient": message["recipient"],
+        "recipient_domain": message.get("recipient_domain", ""),
+        "stage": stage,
+        "size": message["content"]["size"] + len(message.get("top", b"")),
+        "tags": message.get("tags", []),
+    }
+    route = message.get("route")
+    if route:
+        made["site"] = route["site"]
+        made["pool"] = route["pool"]
+        made["source"] = route["source"]
+    if kind in _WITH_METADATA:
+        made["metadata"] = message.get("metadata", {})
+    if fields:
+        made.update(fields)  # type: ignore[typeddict-item]  # Fields is a part of Event; mypy cannot see it
+        if "detail" in fields:
+            made["detail"] = fields["detail"][:TEXT_MAX]
+        if "reply" in fields:
+            made["reply"] = fields["reply"][:TEXT_MAX]
+    return made

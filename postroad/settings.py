@@ -1,0 +1,327 @@
+"""Every setting of an installation: from the environment (`POSTROAD_<NAME>`), then one TOML file, then the default.
+
+The file is `./postroad.toml` when it is there, or what `POSTROAD_CONFIG` names. An unknown or wrong setting, in either
+place, is a `SettingsError` that names it and says what is allowed. `postroad settings` lists them all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
+
+from postroad.egress import Pool, Source
+
+PREFIX = "POSTROAD_"
+CONFIG = "POSTROAD_CONFIG"
+READY_FILE = "POSTROAD_READY_FILE"  # where a worker says that it has its partitions: from the supervisor, not a setting
+NOT_SETTINGS = frozenset({CONFIG, READY_FILE})
+DEFAULT_FILE = "postroad.toml"
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or wrong; the text has one line for each of them."""
+
+
+def _host_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError("must be host:port with a port from 1 to 65535")
+    return value
+
+
+def _bootstrap(value: str) -> str:
+    return ",".join(_host_port(part.strip()) for part in value.split(","))
+
+
+def _optional_host_port(value: str) -> str:
+    return _host_port(value) if value else value
+
+
+def _words(value: Any) -> Any:
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+HostPort = Annotated[str, AfterValidator(_host_port)]
+Positive = Annotated[float, Field(gt=0)]
+Seconds = Positive
+Count = Annotated[int, Field(ge=1)]
+Shards = Annotated[int, Field(ge=1, le=256)]
+HostPorts = Annotated[list[HostPort], NoDecode, BeforeValidator(_words)]
+SecondsList = Annotated[list[Seconds], NoDecode, BeforeValidator(_words)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    """A table of the TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Site(_Part):
+    """Limits of one site, per egress source; what is not named here is the installation's setting `site_*`."""
+
+    connections: Count | None = None
+    rate_per_second: Positive | None = None
+    messages_per_connection: Count | None = None
+    idle_s: Seconds | None = None
+    shards: Shards | None = None
+
+
+class SiteLimits(NamedTuple):
+    """Limits of one site with nothing left open."""
+
+    connections: int
+    rate_per_second: float
+    messages_per_connection: int
+    idle_s: float
+    shards: int
+
+
+class EgressSource(_Part):
+    """An address that mail leaves from and the name it gives in EHLO."""
+
+    name: Annotated[str, Field(min_length=1)]
+    address: str = ""
+    ehlo: str = ""
+    weight: Annotated[float, Field(ge=0)] = 1.0
+
+
+def _some_weight(sources: list[EgressSource]) -> list[EgressSource]:
+    if not any(source.weight for source in sources):
+        raise ValueError("a pool needs a source with a weight above 0")
+    return sources
+
+
+class Settings(BaseSettings):
+    """The settings. Sizes in MiB or bytes and times in seconds or hours, as the name says."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=False)
+
+    kafka: Annotated[str, AfterValidator(_bootstrap)] = Field(
+        "127.0.0.1:9092", description="Kafka brokers, host:port separated by commas")  # fmt: skip
+    schema_registry: str = Field(
+        "", pattern=r"^(https?://.+)?$",
+        description="URL of a registry with Confluent's REST API; empty: single-object encoding")  # fmt: skip
+    topic_prefix: str = Field(
+        "", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="in front of every topic and group name")  # fmt: skip
+    partitions: int = Field(4, ge=1, le=4096, description="of every keyed topic; for life, choose once")
+    replication_factor: int = Field(1, ge=1, le=16, description="replicas of every topic; 3 on a cluster")
+    kafka_session_timeout_s: Seconds = Field(
+        10.0, description="a worker silent for so long loses its partitions, seconds")  # fmt: skip
+    delivery_timeout_s: Seconds = Field(
+        60.0, description="a worker whose output cannot be stored for so long ends itself, seconds")  # fmt: skip
+    instance_id: str = Field(
+        "", pattern=r"^[A-Za-z0-9._-]{0,200}$",
+        description="static member name, unique per replica (StatefulSet ordinal): fast restarts; empty: none")  # fmt: skip
+
+    data_dir: Path = Field(
+        Path(".local/data"), description="folder of RocksDB, chdb and the local blob store; one per worker"
+    )
+    cache_entries: int = Field(20_000, ge=0, description="values of a stage kept decoded, per partition")
+    rocksdb_cache_mib: int = Field(8, ge=1, description="block cache per stage and partition, MiB")
+    rocksdb_write_buffer_mib: int = Field(4, ge=1, description="each of two write buffers per stage and partition, MiB")
+    content_url: str = Field(
+        "", description="blob store for bodies: file:///, s3://, gs:// or az:// URL; empty: data_dir/content")  # fmt: skip
+    content_inline_max: int = Field(
+        32_768, ge=0, le=512 << 10, description="bodies up to so many bytes travel inside the record")  # fmt: skip
+
+    clickhouse: str = Field(
+        "", pattern=r"^(clickhouses?://.+)?$",
+        description="clickhouse://user:password@host:port/database (native protocol); empty: chdb in data_dir")  # fmt: skip
+    clickhouse_http: Annotated[str, AfterValidator(_optional_host_port)] = Field(
+        "127.0.0.1:8123", description="host:port where chdb answers ClickHouse's HTTP interface; empty: nowhere")  # fmt: skip
+    metrics: Annotated[str, AfterValidator(_optional_host_port)] = Field(
+        "", description="host:port where a worker serves Prometheus metrics; empty: nowhere")  # fmt: skip
+
+    dns_servers: HostPorts = Field(
+        [], description="resolvers, host:port, in the environment separated by commas; empty: the system's")  # fmt: skip
+    dns_timeout_s: Seconds = Field(5.0, description="of one look-up with its repeats; later: put off, seconds")
+    smtp_port: int = Field(25, ge=1, le=65535, description="of receiving MX hosts")
+    smtp_timeout_scale: float = Field(
+        1.0, gt=0, le=10, description="times the time-outs of RFC 5321 4.5.3.2")  # fmt: skip
+    size_max: int = Field(25 << 20, ge=1024, description="largest message as built, bytes")
+    send_concurrency: int = Field(200, ge=1, le=4096, description="deliveries at a time, per partition")
+
+    site_connections: Count = Field(10, description="connections to a site from one egress source")
+    site_rate_per_second: Positive = Field(100.0, description="messages a second to a site from one egress source")
+    site_messages_per_connection: Count = Field(100, description="then a connection is closed")
+    site_idle_s: Seconds = Field(60.0, description="an unused connection is closed after so long, seconds")
+    site_shards: Shards = Field(1, description="parts of a site's queue, each with its share of the limits")
+    sites: dict[str, Site] = Field({}, description='limits of single sites: [sites."mx.example.com"] connections = 2')
+    ehlo: str = Field(default_factory=socket.getfqdn, description="EHLO name of egress sources without their own")
+    egress: dict[str, Annotated[list[EgressSource], AfterValidator(_some_weight)]] = Field(
+        {"default": [EgressSource(name="default")]},
+        description='egress pools: [[egress.default]] name = "a", address = "192.0.2.1", ehlo = "a.example.com", weight = 1',
+    )
+
+    expires_hours: float = Field(
+        72.0, gt=0, description="a message is tried for so long, hours; submissions may ask for less"
+    )
+    retry_delays_s: SecondsList = Field(
+        [300, 900, 3_600, 7_200, 14_400], min_length=1,
+        description="waits between tries, seconds; the last one repeats")  # fmt: skip
+    greylist_s: SecondsList = Field(
+        [60, 270, 600], min_length=1,
+        description="the same after replies that say greylisted")  # fmt: skip
+    retry_jitter: Share = Field(0.1, description="share of a wait by which it varies either way, 0 to 1")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment before what `read` passes in, which is the TOML file; no .env, no secrets folder."""
+        return env_settings, init_settings
+
+    def site(self, name: str) -> SiteLimits:
+        """The limits of one site: its own where `sites` names them, the installation's elsewhere."""
+        own = self.sites.get(name, _NO_SITE)
+        return SiteLimits(
+            own.connections or self.site_connections,
+            own.rate_per_second or self.site_rate_per_second,
+            own.messages_per_connection or self.site_messages_per_connection,
+            own.idle_s or self.site_idle_s,
+            own.shards or self.site_shards,
+        )
+
+    def pools(self) -> dict[str, Pool]:
+        """The egress pools by name."""
+        return {
+            name: Pool(name, tuple(Source(s.name, s.address, s.ehlo or self.ehlo, s.weight) for s in sources))
+            for name, sources in self.egress.items()
+        }
+
+    def installation(self) -> dict[str, Any]:
+        """The arguments of topics.installation.Installation, which this package, without Kafka, cannot name."""
+        return {
+            "bootstrap": self.kafka, "prefix": self.topic_prefix, "partitions": self.partitions,
+            "replication_factor": self.replication_factor, "registry_url": self.schema_registry,
+            "data_dir": self.data_dir, "instance_id": self.instance_id,
+            "session_s": self.kafka_session_timeout_s, "delivery_s": self.delivery_timeout_s,
+        }  # fmt: skip
+
+    @property
+    def warehouse(self) -> str:
+        """URL where ClickHouse answers queries; empty: nowhere."""
+        return self.clickhouse or (f"http://{self.clickhouse_http}" if self.clickhouse_http else "")
+
+    @property
+    def content(self) -> str:
+        """URL of the blob store."""
+        return self.content_url or (self.data_dir.absolute() / "content").as_uri()
+
+
+_NO_SITE = Site()
+
+
+class Listed(NamedTuple):
+    """One line of `postroad settings`, ready to show: passwords are masked."""
+
+    name: str
+    value: str
+    default: str
+    source: str
+    description: str
+
+
+def read(file: Path | None = None) -> Settings:
+    """The settings from the environment and `file` (default: see above); raises SettingsError with every fault."""
+    table, origin = _table(file)
+    faults = [_unknown(name, f"{origin}: {name}") for name in table if name not in Settings.model_fields]
+    for variable in os.environ:
+        name = variable.removeprefix(PREFIX).lower()
+        if variable.startswith(PREFIX) and variable not in NOT_SETTINGS and name not in Settings.model_fields:
+            faults.append(_unknown(name, variable))
+    try:
+        settings = Settings(**{name: value for name, value in table.items() if name in Settings.model_fields})
+    except SourceError as error:  # an environment variable that should be JSON
+        found = re.search(r'field "(\w+)"', str(error))
+        name = found[1] if found else ""
+        faults.append(
+            f"{PREFIX}{name.upper()}: must be JSON ({Settings.model_fields[name].description})" if name else str(error)
+        )
+    except ValidationError as error:
+        faults += [_fault(item, origin) for item in error.errors()]
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return settings
+
+
+@lru_cache(maxsize=1)
+def load() -> Settings:
+    """`read()`, once per process; `load.cache_clear()` after a change of the environment."""
+    return read()
+
+
+def listing(settings: Settings, file: Path | None = None) -> list[Listed]:
+    """Every setting with its value and where that came from."""
+    table, origin = _table(file)
+    lines = []
+    for name, field in Settings.model_fields.items():
+        source = PREFIX + name.upper() if _variable(name) else origin if name in table else "default"
+        default = _shown(field.get_default(call_default_factory=True))
+        lines.append(Listed(name, _shown(getattr(settings, name)), default, source, field.description or ""))
+    return lines
+
+
+def _table(file: Path | None) -> tuple[Mapping[str, Any], str]:
+    named = file or (Path(os.environ[CONFIG]) if os.environ.get(CONFIG) else None)
+    path = named or Path(DEFAULT_FILE)
+    if named is None and not path.exists():
+        return {}, ""
+    try:
+        return tomllib.loads(path.read_text("utf-8")), str(path)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}); {CONFIG} must name a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from None
+
+
+def _variable(name: str) -> str | None:
+    """The environment variable that sets `name`; pydantic takes either case."""
+    return next((key for key in os.environ if key.upper() == PREFIX + name.upper()), None)
+
+
+def _unknown(name: str, where: str) -> str:
+    close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    hint = f"did you mean {close[0]}?" if close else "`postroad settings` lists them all"
+    return f"{where}: no such setting; {hint}"
+
+
+def _fault(item: Any, origin: str) -> str:
+    """One line for one of pydantic's errors: where it stands, its value, what is wrong, what is meant."""
+    name, *inner = item["loc"]
+    variable = _variable(str(name))
+    where = variable or f"{origin}: {name}"
+    path = "".join(f".{part}" for part in inner)
+    value = "" if item["type"] == "extra_forbidden" else f" = {_shown(item['input'])}"
+    message = "no such key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
+    return f"{where}{path}{value}: {message} ({name}: {Settings.model_fields[name].description})"
+
+
+def _shown(value: Any) -> str:
+    """Text for people; the password of a URL is masked."""
+    if isinstance(value, BaseModel):
+        text = value.model_dump_json(exclude_none=True)
+    elif isinstance(value, dict):
+        text = ", ".join(f"{key}: {_shown(item)}" for key, item in value.items())
+    elif isinstance(value, list):
+        text = ", ".join(map(_shown, value))
+    else:
+        text = str(value)
+    return re.sub(r"(://[^/:@\s]*):[^@\s]*@", r"\1:***@", text)

@@ -1,0 +1,49 @@
+"""Suppression: who gets no mail, and why. The decisions; the lists themselves are a table of the stage suppress."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from avro.records import Suppression, SuppressionReason
+
+EVIDENCE_MAX = 20  # kept per entry; more would say nothing new
+
+
+class Listed(TypedDict):
+    """One address on one list. `evidence`: what each count rests on; `active`: whether mail is stopped (a tenant may want
+    more than one hard bounce for that); `at`, `expires_at`: ms, None for never."""
+
+    reason: SuppressionReason
+    evidence: list[str]
+    active: bool
+    at: int
+    expires_at: int | None
+    detail: str
+
+
+def apply(listed: Listed | None, entry: Suppression, threshold: int) -> Listed | None:
+    """The list's entry after `entry`; None where there is none. `threshold`: hard bounces that stop mail.
+
+    The same evidence counts once, so a repeated record changes nothing. A complaint, an unsubscribe and a person's word
+    stop mail at once.
+    """
+    if entry.get("action", "add") == "remove":
+        return None
+    before = listed["evidence"] if listed else []
+    evidence = before if entry["evidence"] in before else [*before, entry["evidence"]][-EVIDENCE_MAX:]
+    stops = entry["reason"] != "hard_bounce" or len(evidence) >= threshold
+    if listed and listed["active"] and not stops:
+        return {**listed, "evidence": evidence}
+    return {
+        "reason": entry["reason"],
+        "evidence": evidence,
+        "active": stops,
+        "at": entry["at"],
+        "expires_at": entry.get("expires_at"),
+        "detail": entry.get("detail", "")[:500],
+    }
+
+
+def stops(listed: Listed, now: int) -> bool:
+    """Whether an entry stops mail at `now` (ms)."""
+    return listed["active"] and (listed["expires_at"] is None or listed["expires_at"] > now)

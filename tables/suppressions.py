@@ -1,0 +1,14 @@
+"""suppress: who gets no mail. Key: tenant (empty: the global list), NUL, address in lower case. Kept until removed."""
+
+from __future__ import annotations
+
+from postroad.suppression import Listed
+from tables.values import from_json, to_json
+from topics.state import Table
+
+SUPPRESSED: Table[Listed] = Table(1, "suppressed", to_json, from_json)
+
+
+def key(tenant: str, recipient: str) -> str:
+    """Key of an address on a tenant's list."""
+    return f"{tenant}\0{recipient.lower()}"

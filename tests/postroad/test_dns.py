@@ -1,0 +1,258 @@
+"""The resolver against a name server on loopback, over real sockets."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import cast
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postroad.dns import (
+    TEMPORARY_TTL_S,
+    AddressAnswer,
+    DnsResolver,
+    MxAnswer,
+    ScriptedResolver,
+    decode_addresses,
+    decode_mx,
+    encode,
+)
+
+SOA = "example. {ttl} IN SOA ns.example. root.example. 1 2 3 4 {minimum}"
+ZONE = {
+    ("example.org.", "MX"): [
+        "example.org. 300 IN MX 20 mx2.example.org.",
+        "example.org. 300 IN MX 10 MX1.example.org.",
+    ],
+    ("mx1.example.org.", "A"): ["mx1.example.org. 60 IN A 127.0.0.2"],
+    ("mx1.example.org.", "AAAA"): ["mx1.example.org. 50 IN AAAA ::1"],
+    ("null.example.", "MX"): ["null.example. 300 IN MX 0 ."],
+    ("implicit.example.", "A"): ["implicit.example. 90 IN A 127.0.0.3"],
+    ("short.example.", "MX"): ["short.example. 0 IN MX 10 mx1.example.org."],
+    ("long.example.", "MX"): ["long.example. 10000000 IN MX 10 mx1.example.org."],
+    ("xn--bcher-kva.example.", "MX"): ["xn--bcher-kva.example. 300 IN MX 10 mx1.example.org."],
+    ("alias.example.", "MX"): ["alias.example. 30 IN CNAME example.org.", "example.org. 300 IN MX 10 mx1.example.org."],
+    ("many.example.", "MX"): [
+        f"many.example. 300 IN MX 10 mx{number}.a-long-name.example.org." for number in range(99)
+    ],
+}
+EMPTY = {"empty.example."}
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """Answers from ZONE; names beginning with `fails` get SERVFAIL, `refuses` REFUSED, `silent` nothing."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.DatagramTransport, transport)
+
+    def answer(self, wire: bytes) -> dns.message.Message | None:
+        query = dns.message.from_wire(wire)
+        (question,) = query.question
+        name, kind = question.name.to_text().lower(), dns.rdatatype.to_text(question.rdtype)
+        self.asked[f"{name} {kind}"] += 1
+        response = dns.message.make_response(query)
+        if name.startswith("silent"):
+            return None
+        if name.startswith(("fails", "refuses")):
+            response.set_rcode(dns.rcode.SERVFAIL if name.startswith("fails") else dns.rcode.REFUSED)
+            return response
+        for line in ZONE.get((name, kind), ()):
+            rrset = dns.rrset.from_text_list(line.split()[0], *line.split(maxsplit=4)[1:4], [line.split(maxsplit=4)[4]])  # type: ignore[arg-type]
+            response.find_rrset(response.answer, rrset.name, rrset.rdclass, rrset.rdtype, create=True).update(rrset)
+        if not response.answer:
+            known = name in EMPTY or any(name == each for each, _ in ZONE)
+            response.set_rcode(dns.rcode.NOERROR if known else dns.rcode.NXDOMAIN)
+            soa = SOA.format(ttl=3600, minimum=40).split(maxsplit=4)
+            response.authority.append(dns.rrset.from_text(soa[0], int(soa[1]), soa[2], soa[3], soa[4]))
+        return response
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        response = self.answer(data)
+        if response is not None:
+            wire = response.to_wire(max_size=65_535)
+            if len(wire) > 512:
+                response.answer.clear()
+                response.flags |= dns.flags.TC
+                wire = response.to_wire()
+            self.transport.sendto(wire, addr)
+
+    async def tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        size = int.from_bytes(await reader.readexactly(2), "big")
+        response = self.answer(await reader.readexactly(size))
+        if response is not None:
+            wire = response.to_wire(max_size=65_535)
+            writer.write(len(wire).to_bytes(2, "big") + wire)
+            await writer.drain()
+        writer.close()
+
+
+class Clock:
+    """Milliseconds that a test moves."""
+
+    now = 1_790_000_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[tuple[NameServer, str]]:
+    transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(NameServer, ("127.0.0.1", 0))
+    port = transport.get_extra_info("sockname")[1]
+    tcp = await asyncio.start_server(protocol.tcp, "127.0.0.1", port)
+    yield protocol, f"127.0.0.1:{port}"
+    tcp.close()
+    transport.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def resolver(server: tuple[NameServer, str], clock: Clock) -> DnsResolver:
+    return DnsResolver([server[1]], timeout_s=0.3, cache_size=100, now_ms=clock)
+
+
+def ttl(answer: MxAnswer | AddressAnswer, clock: Clock) -> float:
+    return (answer.expires_at - clock.now) / 1000
+
+
+async def test_hosts_in_order_of_preference(resolver: DnsResolver, clock: Clock) -> None:
+    answer = await resolver.mx("Example.ORG.")
+    assert (answer.kind, answer.hosts) == ("hosts", ((10, "mx1.example.org"), (20, "mx2.example.org")))
+    assert ttl(answer, clock) == 300
+    addresses = await resolver.addresses("mx1.example.org")
+    assert (addresses.kind, addresses.addresses) == ("addresses", ("127.0.0.2", "::1"))
+    assert ttl(addresses, clock) == 50
+
+
+@pytest.mark.parametrize(
+    ("domain", "kind", "hosts", "seconds"),
+    [
+        ("null.example", "null-mx", (), 300),
+        ("implicit.example", "hosts", ((0, "implicit.example"),), 40),
+        ("empty.example", "no-domain", (), 40),
+        ("missing.example", "no-domain", (), 40),  # RFC 2308 5: the lesser of the SOA's TTL and minimum
+        ("fails.example", "temporary", (), TEMPORARY_TTL_S),
+        ("refuses.example", "temporary", (), TEMPORARY_TTL_S),
+        ("silent.example", "temporary", (), TEMPORARY_TTL_S),
+        ("short.example", "hosts", ((10, "mx1.example.org"),), 1),
+        ("long.example", "hosts", ((10, "mx1.example.org"),), 86_400),
+        ("bücher.example", "hosts", ((10, "mx1.example.org"),), 300),
+        ("alias.example", "hosts", ((10, "mx1.example.org"),), 30),
+    ],
+)
+async def test_answers(
+    resolver: DnsResolver,
+    clock: Clock,
+    domain: str,
+    kind: str,
+    hosts: tuple[tuple[int, str], ...],
+    seconds: int,
+) -> None:
+    answer = await resolver.mx(domain)
+    assert (answer.kind, answer.hosts, ttl(answer, clock)) == (kind, hosts, seconds)
+
+
+async def test_large_answers_come_over_tcp(resolver: DnsResolver) -> None:
+    assert len((await resolver.mx("many.example")).hosts) == 99
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "a..b",
+        "x" * 64 + ".example",
+        "a." * 200 + "example",
+        "nul\0.example",
+        "sp ace.example",
+        "\\046.example",
+        "é" * 70,
+        "\udce9.example",
+        "[127.0.0.1]",
+        "xn--\u00e9.example",
+    ],
+)
+async def test_hostile_names_are_no_domains(resolver: DnsResolver, server: tuple[NameServer, str], name: str) -> None:
+    assert (await resolver.mx(name)).kind == "no-domain"
+    assert (await resolver.addresses(name)).kind == "none"
+    assert not server[0].asked
+
+
+async def test_an_address_is_its_own_answer(resolver: DnsResolver, server: tuple[NameServer, str]) -> None:
+    assert (await resolver.addresses("127.0.0.9")).addresses == ("127.0.0.9",)
+    assert not server[0].asked
+
+
+async def test_cache_lasts_as_long_as_the_ttl(
+    resolver: DnsResolver, server: tuple[NameServer, str], clock: Clock
+) -> None:
+    for _ in range(2):
+        await resolver.mx("example.org")
+    clock.now += 299_999
+    await resolver.mx("EXAMPLE.org")
+    assert server[0].asked["example.org. MX"] == 1
+    clock.now += 1
+    await resolver.mx("example.org")
+    assert server[0].asked["example.org. MX"] == 2
+
+
+async def test_askers_of_one_name_share_a_query_and_one_may_leave(
+    resolver: DnsResolver, server: tuple[NameServer, str]
+) -> None:
+    askers = [asyncio.create_task(resolver.mx("example.org")) for _ in range(20)]
+    await asyncio.sleep(0)
+    askers[0].cancel()
+    answers = await asyncio.gather(*askers[1:])
+    assert {answer.kind for answer in answers} == {"hosts"}
+    assert server[0].asked["example.org. MX"] == 1
+
+
+async def test_cache_is_bounded(server: tuple[NameServer, str], clock: Clock) -> None:
+    resolver = DnsResolver([server[1]], timeout_s=1, cache_size=2, now_ms=clock)
+    for domain in ("example.org", "null.example", "example.org", "long.example", "example.org", "null.example"):
+        await resolver.mx(domain)
+    assert server[0].asked["example.org. MX"] == 1  # used all the time
+    assert server[0].asked["null.example. MX"] == 2
+
+
+async def test_a_second_server_helps_a_dead_one_out(server: tuple[NameServer, str], clock: Clock) -> None:
+    resolver = DnsResolver(["127.0.0.1:1", server[1]], timeout_s=1, now_ms=clock)
+    assert (await resolver.mx("example.org")).kind == "hosts"
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1", "localhost:53", "127.0.0.1:dns", ""])
+def test_servers_are_written_as_address_and_port(text: str) -> None:
+    with pytest.raises(ValueError, match="address:port"):
+        DnsResolver([text])
+
+
+@given(st.lists(st.tuples(st.integers(0, 65_535), st.text(max_size=20))), st.integers(0, 2**62))
+def test_answers_as_bytes(hosts: list[tuple[int, str]], expires_at: int) -> None:
+    answer = MxAnswer("hosts", tuple(hosts), expires_at)
+    assert decode_mx(encode(answer)) == answer
+    addresses = AddressAnswer("none", (), expires_at)
+    assert decode_addresses(encode(addresses)) == addresses
+
+
+async def test_scripted_resolver() -> None:
+    resolver = ScriptedResolver({"a.example": [(20, "b"), (10, "a")], "b.example": "temporary"}, {"a": ["127.0.0.2"]})
+    assert (await resolver.mx("a.example")).hosts == ((10, "a"), (20, "b"))
+    assert (await resolver.mx("b.example")).kind == "temporary"
+    assert (await resolver.mx("c.example")).kind == "no-domain"
+    assert (await resolver.addresses("a")).addresses == ("127.0.0.2",)
+    assert resolver.asked == ["a.example", "b.example", "c.example", "a"]

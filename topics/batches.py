@@ -1,0 +1,117 @@
+"""Runner of batch stages: records of all partitions, gathered, into a store outside Kafka (ClickHouse).
+
+Order of one flush, and what a crash after each step leaves:
+
+1. rows written to the store, with their places (partition, offset) in them     `recover` finds them there: not written again
+2. what can never be stored is in the dead letters                              the dead letter appears twice
+3. batches finished, offsets committed                                          nothing
+
+After an error the outcome of 1 is unknown: `recover`, then again, until it works; offsets stand still meanwhile. A store that
+is away means waiting with lag, never loss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from topics.codec import DecodeError, UnknownSchema
+from topics.consumer import Batch
+from topics.runner import Runner, Wiring, give_up
+from topics.stage import BatchStage
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+
+
+class BatchRunner(Runner):
+    """Runs a `BatchStage`."""
+
+    stage: BatchStage
+
+    def __init__(self, app: faust.App, stage: BatchStage, wiring: Wiring):
+        super().__init__(app, stage, wiring, None)
+        if stage.recoverer is None or stage.writer is None:
+            raise ValueError(f"stage {stage.name} needs recover and write")
+        if len(stage.reads) != 1:
+            raise ValueError(f"stage {stage.name}: a batch stage reads one topic, its partitions name its rows")
+        self._recoverer, self._writer = stage.recoverer, stage.writer
+        self._waiting: list[Batch] = []
+        self._full = asyncio.Event()
+        self._recovered: tuple[int, frozenset[TP]] | None = None  # the assignment that the store was asked for
+        self._flusher: asyncio.Future[None] | None = None
+        app.outstanding_max = stage.flush_records
+
+    async def _read(self, stream: Any) -> None:
+        if self._flusher is None:
+            self._flusher = self.app.add_future(self._flush_for_ever())
+        async for batch in stream.noack():
+            self._waiting.append(batch)
+            self._full.set()
+
+    async def _flush_for_ever(self) -> None:
+        try:
+            while True:
+                await self._full.wait()
+                if sum(len(batch.records) for batch in self._waiting) < self.stage.flush_records:
+                    await asyncio.sleep(self.stage.flush_s)
+                self._full.clear()
+                batches, self._waiting = self._waiting, []
+                await self._flush(batches)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:
+            give_up(exc)
+
+    async def _flush(self, batches: list[Batch]) -> None:
+        """Until the batches are stored, or not ours any more."""
+        while batches := [batch for batch in batches if await self.consumer.begin_effects(batch)]:
+            started = time.monotonic()
+            try:
+                await self._store(batches)
+            except asyncio.CancelledError:
+                raise
+            except Exception as exc:
+                log.warning("%s: the store did not take %d batches, trying again: %r", self.stage.name, len(batches), exc)
+                self.metrics.count("held")
+                self._recovered = None
+                for batch in batches:  # a rebalance need not wait for a store that is away
+                    self.consumer.abandon(batch)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                for batch in batches:
+                    self.consumer.finish(batch)
+                    self.metrics.batch(len(batch.records), time.monotonic() - started)
+                return
+
+    async def _store(self, batches: list[Batch]) -> None:
+        mine = frozenset(tp for tp in self.consumer.sought() if tp.topic in self.sources)
+        assignment = (self.app.consumer_generation_id, mine)
+        if self._recovered != assignment:
+            await self._recoverer(self.consumer.committed(mine), self.wiring.services)
+            self._recovered = assignment
+        rows, outputs = [], self.outputs()
+        records = {(record.partition, record.offset): record for batch in batches for record in batch.records}
+        for place, record in records.items():
+            value = await self._value(record)
+            if isinstance(value, DecodeError):
+                self.dead(outputs, record, value, place)
+            else:
+                rows.append((*place, value))
+        for partition, offset, error in await self._writer(rows, self.wiring.services):
+            self.dead(outputs, records[partition, offset], ValueError(error), (partition, offset))
+        async with asyncio.timeout(self.wiring.delivery_s):
+            await outputs.deliver()
+
+    async def _value(self, record: Any) -> Any:
+        while True:
+            try:
+                return self.decode(record)
+            except UnknownSchema as unknown:
+                await self.learn(record.topic, unknown)
