@@ -208,7 +208,11 @@ class ChdbWarehouse:
         with self._lock:
             if self._anchor is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._anchor = chdb.connect(address)
+                try:
+                    self._anchor = chdb.connect(address)
+                except RuntimeError as error:
+                    hint = "a folder belongs to one process, a process has one folder; ask a running `postroad up` over HTTP"
+                    raise WarehouseError(f"chdb cannot open {self.folder} ({hint}): {error}") from error
                 atexit.register(self.close)  # an engine still open when Python ends may end in a segmentation fault
         connection = chdb.connect(address)
         try:

@@ -141,8 +141,6 @@ class Settings(BaseSettings):
         description="clickhouse://user:password@host:port/database (native protocol); empty: chdb in data_dir")  # fmt: skip
     clickhouse_http: Annotated[str, AfterValidator(_optional_host_port)] = Field(
         "127.0.0.1:8123", description="host:port where chdb answers ClickHouse's HTTP interface; empty: nowhere")  # fmt: skip
-    metrics: Annotated[str, AfterValidator(_optional_host_port)] = Field(
-        "", description="host:port where a worker serves Prometheus metrics; empty: nowhere")  # fmt: skip
 
     dns_servers: HostPorts = Field(
         [], description="resolvers, host:port, in the environment separated by commas; empty: the system's")  # fmt: skip

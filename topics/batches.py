@@ -55,8 +55,14 @@ class BatchRunner(Runner):
             self._waiting.append(batch)
             self._full.set()
 
+    @property
+    def ready(self) -> bool:
+        """The store has answered for what we own."""
+        return self._recovered is not None
+
     async def _flush_for_ever(self) -> None:
         try:
+            await self._open()
             while True:
                 await self._full.wait()
                 if sum(len(batch.records) for batch in self._waiting) < self.stage.flush_records:
@@ -90,12 +96,28 @@ class BatchRunner(Runner):
                     self.metrics.batch(len(batch.records), time.monotonic() - started)
                 return
 
-    async def _store(self, batches: list[Batch]) -> None:
+    async def _open(self) -> None:
+        """Ask the store at once, so that what it makes and serves is there before the first record comes."""
+        while not self.ready:
+            try:
+                if self.consumer.sought():
+                    await self._ask()
+            except asyncio.CancelledError:
+                raise
+            except Exception as exc:
+                log.warning("%s: the store does not answer, asking again: %r", self.stage.name, exc)
+            await asyncio.sleep(RETRY_SECONDS / 10)
+
+    async def _ask(self) -> None:
+        """`recover`, where the store was not asked for this assignment."""
         mine = frozenset(tp for tp in self.consumer.sought() if tp.topic in self.sources)
         assignment = (self.app.consumer_generation_id, mine)
         if self._recovered != assignment:
             await self._recoverer(self.consumer.committed(mine), self.wiring.services)
             self._recovered = assignment
+
+    async def _store(self, batches: list[Batch]) -> None:
+        await self._ask()
         rows, outputs = [], self.outputs()
         records = {(record.partition, record.offset): record for batch in batches for record in batch.records}
         for place, record in records.items():
@@ -112,6 +134,6 @@ class BatchRunner(Runner):
     async def _value(self, record: Any) -> Any:
         while True:
             try:
-                return self.decode(record)
+                return self.decoded(record)
             except UnknownSchema as unknown:
                 await self.learn(record.topic, unknown)

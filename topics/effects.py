@@ -224,12 +224,14 @@ class EffectRunner(Runner):
     def _pick(self) -> list[Item]:
         """What begins after this cycle's write, in turns between keys."""
         chosen: list[Item] = []
+        live = self._live()
+        current = {window for window in live if self.consumer.is_current(window.batches[0])}
         while self._ready and self._running < self.stage.limit:
             key, _ = self._ready.popitem(last=False)
             item = self._queues[key].popleft()
-            if not self._is_live(item.window):  # was read before a seek: it comes again
+            if item.window not in live:  # was read before a seek: it comes again
                 pass
-            elif not self.consumer.is_current(item.window.batches[0]):
+            elif item.window not in current:
                 self._enqueue(item, first=True)
                 break
             elif self._open(item) and not self._waits_for_twin(item):
@@ -253,16 +255,16 @@ class EffectRunner(Runner):
         return False
 
     # -- effects ---------------------------------------------------------------------------------------------------
-    def _start(self, item: Item, written: bool) -> None:
+    def _start(self, item: Item, live: bool, may_begin: bool) -> None:
         window = item.window
         task = self._tasks.get(item.place)
-        if not self._is_live(window):
+        if not live:
             self._leave(item)
             return
         if task is not None:  # begun before a rebalance that gave the partition back to us
             self.metrics.count("adopted")
             self._leave(item)
-        elif written and self.consumer.is_current(window.batches[0]) and self.consumer.holds_lease():
+        elif may_begin:
             task = self._tasks[item.place] = asyncio.create_task(
                 self._perform(item, window.in_doubt(item.record.offset))
             )
@@ -310,6 +312,10 @@ class EffectRunner(Runner):
 
     def _is_live(self, window: Window) -> bool:
         return self._windows.get(window.tp) is window and self.consumer.owns(window.batches[0])
+
+    def _live(self) -> set[Window]:
+        """The windows whose results may be written, at this moment."""
+        return {window for window in self._windows.values() if self._is_live(window)}
 
     def _hold(self, window: Window, change: int) -> None:
         """A rebalance waits while a window has results to come or to be written."""
@@ -367,17 +373,14 @@ class EffectRunner(Runner):
         self._sweep(entries, outputs)
         for partition, items in self._results().items():
             view = views[partition] = self._view(items[0][0])
-            settled += self._settle(
-                items, view, outputs, self.store.room(outputs) - self.store.size(entries[partition])
-            )
-            entries[partition].update(view.entries())
+            settled += self._settle(items, view, outputs, entries[partition])
         chosen = self._pick()
         await self._deliver(outputs, settled)
         begun = [item for item, _ in settled] + chosen
         if not self.consumer.holds_lease():  # frozen while the outputs were under way
             lost = {item.window.tp.partition for item in begun}
         else:
-            lost = {item.window.tp.partition for item in begun if not self._is_live(item.window)}
+            lost = {window.tp.partition for window in {item.window for item in begun} - self._live()}
         self._done += [
             done for done in settled if done[0].window.tp.partition in lost
         ]  # `_results` drops what is not ours
@@ -393,13 +396,17 @@ class EffectRunner(Runner):
         for view in views.values():
             view.written()
         self._advance()
+        live = self._live()
         for item, _ in settled:
-            if self._is_live(item.window):
+            if item.window in live:
                 self._tasks.pop(item.place, None)
                 self._hold(item.window, -1)
                 self._again(item, [])
+        lease = self.consumer.holds_lease()
+        current = {window for window in live if lease and self.consumer.is_current(window.batches[0])}
         for item in chosen:
-            self._start(item, item.window.tp.partition not in lost)
+            window = item.window
+            self._start(item, window in live, window in current and window.tp.partition not in lost)
         if self._done:
             self._wake.set()
         for window in touched:
@@ -444,17 +451,18 @@ class EffectRunner(Runner):
     def _results(self) -> dict[int, list[tuple[Item, asyncio.Task[Any]]]]:
         """Ended effects by partition; those of a handed-over partition are dropped, its owner does them again, flagged."""
         done, self._done = self._done, []
-        found = defaultdict(list)
+        live, found = self._live(), defaultdict(list)
         for item, task in done:
-            if self._is_live(item.window) and not task.cancelled():
+            if item.window in live and not task.cancelled():
                 found[item.window.tp.partition].append((item, task))
             else:
                 self.metrics.count("dropped")
         return found
 
     def _settle(self, items: list[tuple[Item, asyncio.Task[Any]]], view: View, outputs: Outputs,
-                room: int) -> list[tuple[Item, asyncio.Task[Any]]]:  # fmt: skip
-        """Results of one partition, as many as `room` bytes of changes take."""
+                entries: dict[bytes, bytes | None]) -> list[tuple[Item, asyncio.Task[Any]]]:  # fmt: skip
+        """Results of one partition, as many as one write takes; what they change is added to `entries`."""
+        room = self.store.room(outputs) - self.store.size(entries)
         for n, (item, task) in enumerate(items):
             view.begin()
             view.record = item.record
@@ -463,7 +471,8 @@ class EffectRunner(Runner):
                     raise error
                 for output in outputs_of(self._settler(item.value, task.result(), view)):
                     self.add(outputs, output, item.place)
-                room -= self.store.size(view.changes())
+                changes = view.changes()
+                room -= self.store.size(changes)
                 if room < 0:
                     if n:
                         outputs.drop(item.place)
@@ -476,4 +485,5 @@ class EffectRunner(Runner):
                 self.dead(outputs, item.record, exc, item.place)
             else:
                 view.keep()
+                entries.update(changes)
         return items

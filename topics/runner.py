@@ -119,6 +119,11 @@ class Runner:
     async def _read(self, stream: Any) -> None:
         raise NotImplementedError
 
+    @property
+    def ready(self) -> bool:
+        """Whether it can work, once its partitions are read from."""
+        return True
+
     @cached_property
     def consumer(self) -> Consumer:
         return self.app.consumer  # type: ignore[no-any-return]  # Faust has no types here

@@ -49,6 +49,17 @@ def test_an_error_says_what_was_wrong_and_leaves_the_warehouse_usable(warehouse)
         warehouse.query("SELECT 1")
 
 
+def test_a_second_process_on_a_chdb_folder_is_told_what_to_do(chdb_url):
+    script = "import sys; from analytics.clickhouse import connect; connect(sys.argv[1]).query('SELECT 1')"
+    other = subprocess.run(
+        [sys.executable, "-c", script, chdb_url],
+        cwd=ROOT,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert other.returncode == 1 and b"ask a running `postroad up` over HTTP" in other.stderr
+
+
 def test_no_server():
     with pytest.raises(WarehouseError, match=r"127\.0\.0\.1:1"):
         connect("clickhouse://127.0.0.1:1").query("SELECT 1")

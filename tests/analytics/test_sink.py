@@ -84,6 +84,22 @@ def test_write_after_an_error_needs_recover(warehouse):
         sink.write(rows([event()], partition=5))
 
 
+def test_recover_waits_for_inserts_of_its_group_before_it_looks(warehouse):
+    """The insert of a dead client lands while `recover` waits, and is seen."""
+    late = Sink(warehouse, "g")
+    late.recover({0: 0})
+
+    class Waiting(Flaky):
+        def quiesce(self, prefix, timeout_s=60.0):
+            assert prefix == "g:"
+            late.write(rows([event("m0"), event("m1")]))
+
+    sink = Sink(Waiting(warehouse, 0, seed=1), "g")
+    sink.recover({0: 0})
+    sink.write(rows([event("m0"), event("m1"), event("m2")]))
+    assert count(warehouse) == (3, 3)
+
+
 def test_nothing_is_written_for_nothing(warehouse):
     sink = Sink(warehouse, "g")
     sink.recover({})
