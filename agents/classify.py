@@ -12,7 +12,7 @@ from typing import Any
 from agents.application import application
 from avro.records import Attempt, Message, Report, Suppression
 from postroad import bounces, reports
-from postroad.content import ContentUnavailable
+from postroad.content import ContentMissing, ContentUnavailable
 from postroad.events import Fields, event
 from postroad.retry import next_try
 from postroad.senders import message_of
@@ -45,6 +45,8 @@ def judge(attempt: Attempt, state: View) -> Iterator[Output]:
         state.delivered.put(message["message_id"], delivered.kept(message), at + delivered.KEPT_MS)
         yield EVENTS.send(event(message, "delivered", at, NAME, **fields))
         return
+    if state.delivered.get(message["message_id"]) is not None:
+        return  # tried once more after a crash of send: it has its end
     if verdict.outcome in ("hard", "soft"):
         yield EVENTS.send(event(message, "bounced", at, NAME, **fields))
         if verdict.outcome == "hard":
@@ -74,6 +76,8 @@ async def read_reports(todo: list[tuple[Any, Report]], state: View) -> None:
     async def content(record: Any, report: Report) -> None:
         try:
             state.found[record.offset] = await state.services.contents.get(report["content"])
+        except ContentMissing as exc:
+            state.found[record.offset] = exc
         except ContentUnavailable as exc:
             raise Hold(f"the content store is away: {exc}") from exc
 
@@ -89,6 +93,8 @@ def report_back(report: Report, state: View) -> Iterator[Output]:
         raise ValueError(f"no message of the last week has the return path {report['rcpt_to'][:100]!r}")
     if mail is None:
         raise Hold("a report was not read in time")
+    if isinstance(mail, ContentMissing):
+        raise mail
     for status in reports.read(mail):
         if status.action == "failed":
             yield EVENTS.send(event(message, "reported", report["received_at"], NAME, reason="dsn", rule=report["report_id"],

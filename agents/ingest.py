@@ -38,11 +38,17 @@ async def build_contents(todo: list[tuple[Any, Submission]], state: View) -> Non
     """Build every submission's MIME and store what is large, before a record refers to it."""
 
     async def one(record: Any, submission: Submission) -> None:
-        messages = _messages(submission, record, state.services)
-        if problem := _refusal(submission, record, state.services):
-            state.found[record.offset] = messages, [Built(problem=problem)] * len(messages), True
-        else:
-            state.found[record.offset] = messages, await intake.build(submission, messages, state.services.contents), False
+        try:
+            messages = _messages(submission, record, state.services)
+            if problem := _refusal(submission, record, state.services):
+                state.found[record.offset] = messages, [Built(problem=problem)] * len(messages), True
+            else:
+                builts = await intake.build(submission, messages, state.services.contents)
+                state.found[record.offset] = messages, builts, False
+        except ContentUnavailable:
+            raise
+        except Exception as exc:  # `accept` raises it: a dead letter, not a batch that is held for ever
+            state.found[record.offset] = exc
 
     try:
         await asyncio.gather(*(one(record, submission) for record, submission in todo))
@@ -78,7 +84,9 @@ def accept(submission: Submission, state: View) -> Iterator[Output]:
         raise ValueError("a submission without recipients has no message that could tell of it")
     if state.record.offset not in state.found:
         raise Hold("the contents of a batch were not built in time")
-    messages, builts, refused = state.found[state.record.offset]
+    if isinstance(found := state.found[state.record.offset], Exception):
+        raise found
+    messages, builts, refused = found
     repeat = None
     if not refused:
         repeat = _known(submission, state)

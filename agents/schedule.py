@@ -34,6 +34,8 @@ def hold(entry: Scheduled, state: View) -> None:
     waiting: Waiting | None = state.waiting.get(message["message_id"])
     if waiting is not None and waiting.round >= message["round"]:
         return  # this round waits already: upstream repeats itself
+    if waiting is not None:  # an earlier round was released, and before that could be written the worker died
+        _forget(message["message_id"], waiting.due_at, state)
     until = entry["due_at"] if entry["due_at"] is not None else min(message["expires_at"], NEVER)
     state.due.put(due.key(until, message["message_id"]), entry)
     state.waiting.put(message["message_id"], Waiting(message["round"], until))

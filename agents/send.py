@@ -24,7 +24,7 @@ from postroad.mime import needs_smtputf8
 from postroad.senders import domain_of_tenant, signing_keys
 from postroad.smtp import Envelope, Reply, Result
 from tables import deliveries, rate_limits
-from tables.deliveries import DELIVERIES
+from tables.deliveries import DELIVERIES, Tried
 from tables.rate_limits import RATE_LIMITS
 from topics.catalogue import ATTEMPTS, EVENTS, OUTBOUND, SCHEDULED, Output
 from topics.stage import EffectStage
@@ -48,44 +48,46 @@ class Parked(NamedTuple):
 
     until: int
     reason: str
+    possible_duplicate: bool  # an earlier life of this worker may have sent it
 
 
 stage = EffectStage(NAME, reads=[OUTBOUND], writes=[ATTEMPTS, EVENTS, SCHEDULED], tables=[RATE_LIMITS, DELIVERIES],
-                    identity=lambda message: _delivery(message))  # fmt: skip
+                    identity=lambda message: message["message_id"])  # fmt: skip
 __getattr__ = application(stage)
-
-
-def _delivery(message: Message) -> str:
-    return f"{message['message_id']}:{message['round']}"
 
 
 @stage.perform
 async def deliver(message: Message, state: View, possible_duplicate: bool) -> Sent | Parked | None:
-    """One attempt; None for a message that was tried in this round before."""
-    services, route = state.services, message["route"]
-    if state.deliveries.get(_delivery(message)) is not None:
+    """One attempt; None for a message that was delivered, or was tried in this round before."""
+    services, route, flag = state.services, message["route"], possible_duplicate or message["possible_duplicate"]
+    tried: Tried | None = state.deliveries.get(message["message_id"])
+    if tried is not None and (tried.delivered or tried.round >= message["round"]):
         return None
-    if route is None or route["source"] not in (sources := {s.name: s for s in services.pools[route["pool"]].sources}):
-        return Sent(_local(Reply(451, "4.3.5", "the egress source it was routed to is not there any more")), False)
-    if isinstance(place := _take_place(message, route, state), Parked):
-        return place
-    await asyncio.sleep(max(0, place - state.now) / 1000)
+    pool = services.pools.get(route["pool"]) if route else None
+    sources = {source.name: source for source in pool.sources} if pool else {}
+    if route is None or (source := sources.get(route["source"])) is None:
+        return Sent(_local(Reply(451, "4.3.5", "the egress source it was routed to is not there any more")), flag)
+    due, may_go = _take_place(route, state)
+    if not may_go:
+        return Parked(due, "rate-limit", flag)
+    await asyncio.sleep(max(0, due - state.now) / 1000)
     try:
         signed = await _signed(message, services, state.now)
     except ContentUnavailable:
-        return Parked(state.now + PUT_OFF_MS, "content")
+        return Parked(state.now + PUT_OFF_MS, "content", flag)
     except (ContentMissing, DkimError) as exc:
-        return Sent(_local(Reply(554, "5.6.0", str(exc))), False)
+        return Sent(_local(Reply(554, "5.6.0", str(exc))), flag)
     envelope = Envelope(message["return_path"], message["recipient"], needs_smtputf8(signed))
     site = f"{route['site']}#{route['shard']}"
-    result = await services.client(route["site"]).deliver(envelope, signed, route["hosts"], sources[route["source"]], site)
+    result = await services.client(route["site"]).deliver(envelope, signed, route["hosts"], source, site)
     if result.outcome == "connection-limit":
-        return Parked(state.now + BUSY_MS + int(message["message_id"][-4:], 32) % BUSY_MS, "connection-limit")
-    return Sent(result, possible_duplicate or message["possible_duplicate"])
+        return Parked(state.now + BUSY_MS + int(message["message_id"][-4:], 32) % BUSY_MS, "connection-limit", flag)
+    return Sent(result, flag)
 
 
 def _local(reply: Reply) -> Result:
-    return Result("dns", "local", reply)
+    """Our own word about the message, in the phase where the SMTP client has its own: a 5xx ends the message."""
+    return Result("mail", "local", reply)
 
 
 def _rate(route: Route) -> str:
@@ -93,8 +95,8 @@ def _rate(route: Route) -> str:
     return f"{route['site']}#{route['shard']}\0{route['source']}"
 
 
-def _take_place(message: Message, route: Route, state: View) -> int | Parked:
-    """The time (ms) of a place in the site's rate, now or soon; else when to come back: each later than the one before."""
+def _take_place(route: Route, state: View) -> tuple[int, bool]:
+    """The time (ms) of a place in the site's rate, now or soon; else when to come back (False), each later than the last."""
     services, place = state.services, (state.partition, _rate(route))
     limits = services.settings.site(route["site"])
     limit = Limit(limits.rate_per_second / limits.shards, max(1, round(limits.rate_per_second / limits.shards)))
@@ -102,9 +104,9 @@ def _take_place(message: Message, route: Route, state: View) -> int | Parked:
     due, tat = reserve(max(services.rates.get(place, 0.0), kept), state.now, limit)
     if due - state.now <= PATIENCE_MS:
         services.rates[place] = tat
-        return due
+        return due, True
     until, services.parked[place] = reserve(max(services.parked.get(place, 0.0), tat), state.now, limit)
-    return Parked(until, "rate-limit")
+    return until, False
 
 
 async def _signed(message: Message, services: Services, now: int) -> bytes:
@@ -125,9 +127,10 @@ def settle(message: Message, outcome: Sent | Parked | None, state: View) -> Iter
     if outcome is None:
         return
     now, until = state.now, max(state.now, message["expires_at"]) + deliveries.KEPT_MS
-    state.deliveries.put(_delivery(message), outcome.reason if isinstance(outcome, Parked) else outcome.result.phase, until)
+    tried = Tried(message["round"], isinstance(outcome, Sent) and outcome.result.delivered)
+    state.deliveries.put(message["message_id"], tried, until)
     if isinstance(outcome, Parked):
-        due = min(outcome.until, message["expires_at"])
+        due, message["possible_duplicate"] = min(outcome.until, message["expires_at"]), outcome.possible_duplicate
         yield EVENTS.send(event(message, "scheduled", now, NAME, reason=outcome.reason, due_at=due))
         yield SCHEDULED.send({"message": message, "at": now, "due_at": due, "reason": outcome.reason, "return_to": "scored"})
         return

@@ -43,7 +43,7 @@ async def look_up(todo: list[tuple[Any, Message]], state: View) -> None:
         except ContentUnavailable:
             pass  # put off below
 
-    domains = {name for _, message in todo if (name := _domain(message)) and not state.mx_cache.get(name)}
+    domains = {name for _, message in todo if (name := _domain(message)) and _kept(name, state) is None}
     contents = {message["content"]["hash"]: message for _, message in todo}
     await asyncio.gather(*map(domain, domains), *map(content, contents.values()))
 
@@ -94,8 +94,14 @@ def _mx(domain: str, state: View) -> dns.MxAnswer | None:
         if answer.kind != "temporary" and answer.expires_at > state.now:
             state.mx_cache.put(domain, dns.encode(answer), answer.expires_at)
         return answer
+    return _kept(domain, state)
+
+
+def _kept(domain: str, state: View) -> dns.MxAnswer | None:
+    """From the table, whose own expiry is to the minute: the answer's is to the millisecond."""
     kept = state.mx_cache.get(domain)
-    return dns.decode_mx(kept) if kept else None
+    answer = dns.decode_mx(kept) if kept else None
+    return answer if answer is not None and answer.expires_at > state.now else None
 
 
 def _content_problem(message: Message, content: bytes | ContentMissing, state: View) -> Problem | None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from avro.records import DecisionAction, MessageStream, Submission, Suppression, Tenant
@@ -119,7 +120,7 @@ def _show(columns: list[str], rows: list[tuple[Any, ...]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(value.isoformat(" ") if isinstance(value, datetime) else str(value) for value in row))
+        table.add_row(*(escape(value.isoformat(" ") if isinstance(value, datetime) else str(value)) for value in row))
     console.print(table)
 
 

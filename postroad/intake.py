@@ -30,12 +30,16 @@ def distinct(recipients: list[Recipient]) -> list[Recipient]:
     """Each address once, the first mention of it: it gets one mail."""
     seen: dict[str, Recipient] = {}
     for recipient in recipients:
-        try:
-            key = normalise(recipient["address"]).text.lower()
-        except BadAddress:
-            key = recipient["address"].lower()
-        seen.setdefault(key, recipient)
+        seen.setdefault(written(recipient["address"]).lower(), recipient)
     return list(seen.values())
+
+
+def written(address: str) -> str:
+    """An address in its one form, which is the key of every list; one that is none stays as it is (validate says so)."""
+    try:
+        return normalise(address).text
+    except BadAddress:
+        return address
 
 
 def sender_domain(submission: Submission) -> str:
@@ -60,7 +64,7 @@ def message(
         "submission_id": submission["submission_id"],
         "stream": submission.get("stream", "transactional"),
         "accepted_at": accepted_at,
-        "recipient": recipient["address"],
+        "recipient": written(recipient["address"]),  # cancellations meet the message under this key
         "sender": submission["sender"]["address"],
         "return_path": return_path(domain_of_tenant(tenant, domain) if tenant else None, domain, id),
         "top": b"",

@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     rocksdb_cache_mib: int = Field(8, ge=1, description="block cache per stage and partition, MiB")
     rocksdb_write_buffer_mib: int = Field(4, ge=1, description="each of two write buffers per stage and partition, MiB")
     content_url: str = Field(
-        "", description="blob store for bodies: file:///, s3://, gs:// or az:// URL; empty: data_dir/content")  # fmt: skip
+        "", description="blob store for bodies, one for all workers: file:///, s3://, gs:// or az:// URL; empty: data_dir/content")  # fmt: skip
     content_inline_max: int = Field(
         32_768, ge=0, le=512 << 10, description="bodies up to so many bytes travel inside the record")  # fmt: skip
 
@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     smtp_timeout_scale: float = Field(
         1.0, gt=0, le=10, description="times the time-outs of RFC 5321 4.5.3.2")  # fmt: skip
     size_max: int = Field(25 << 20, ge=1024, description="largest message as built, bytes")
-    send_concurrency: int = Field(200, ge=1, le=4096, description="deliveries at a time, per partition")
+    send_concurrency: int = Field(200, ge=1, le=4096, description="deliveries at a time, per worker")
 
     site_connections: Count = Field(10, description="connections to a site from one egress source")
     site_rate_per_second: Positive = Field(100.0, description="messages a second to a site from one egress source")

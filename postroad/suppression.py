@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from avro.records import Suppression, SuppressionReason
 
-EVIDENCE_MAX = 20  # kept per entry; more would say nothing new
+EVIDENCE_MAX = 20  # kept per entry, or as many as the threshold counts; more would say nothing new
 
 
 class Listed(TypedDict):
@@ -30,7 +30,7 @@ def apply(listed: Listed | None, entry: Suppression, threshold: int) -> Listed |
     if entry.get("action", "add") == "remove":
         return None
     before = listed["evidence"] if listed else []
-    evidence = before if entry["evidence"] in before else [*before, entry["evidence"]][-EVIDENCE_MAX:]
+    evidence = before if entry["evidence"] in before else [*before, entry["evidence"]][-max(EVIDENCE_MAX, threshold) :]
     stops = entry["reason"] != "hard_bounce" or len(evidence) >= threshold
     if listed and listed["active"] and not stops:
         return {**listed, "evidence": evidence}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +16,7 @@ from topics.installation import Installation
 
 TOPIC_ALREADY_EXISTS = 36
 UNKNOWN_TOPIC = 3
+VISIBLE_SECONDS = 5.0  # a broker may not list for a moment what the controller has created
 
 
 class TopicMismatch(RuntimeError):
@@ -37,8 +40,15 @@ async def ensure(installation: Installation, topics: Iterable[Topic[Any]] = ALL)
                 created.append(name)
             elif code != TOPIC_ALREADY_EXISTS:
                 raise TopicMismatch(f"cannot create {name}: {for_code(code).__name__} {text}")
-    await check(installation, topics)
-    return created
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    while True:
+        try:
+            await check(installation, topics)
+            return created
+        except TopicMismatch:
+            if not created or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.1)
 
 
 async def check(installation: Installation, topics: Iterable[Topic[Any]] = ALL) -> None:

@@ -58,7 +58,7 @@ class Client:
                 acks="all",
                 enable_idempotence=True,
                 max_request_size=16 << 20,
-                max_batch_size=256 << 10,  # callers that send many at once fill it; the default of 16 KiB holds ten mails
+                max_batch_size=256 << 10,  # the default of 16 KiB holds ten mails
             )
             await self._producer.start()
         partition = partition_for(key, self.installation.partitions_of(topic))
