@@ -1,10 +1,24 @@
-"""send: what was tried, so that a message that comes twice is not sent twice. Key: message id, colon, round. Value: the
-outcome in a word. Kept until the message has expired, and a day longer."""
+"""send: the last try of each message, so that a message that comes twice is not sent twice. Key: message id. Kept until the
+message has expired, and a day longer."""
 
 from __future__ import annotations
+
+import struct
+from typing import NamedTuple
 
 from topics.state import Table
 
 KEPT_MS = 86_400_000  # beyond the message's expiry
+_tried = struct.Struct(">i?")
 
-DELIVERIES: Table[str] = Table(2, "deliveries", str.encode, bytes.decode, expires=True)
+
+class Tried(NamedTuple):
+    """The last round that was tried or parked, and whether an MX has taken the message."""
+
+    round: int
+    delivered: bool
+
+
+DELIVERIES: Table[Tried] = Table(
+    2, "deliveries", lambda tried: _tried.pack(*tried), lambda raw: Tried(*_tried.unpack(raw)), expires=True
+)

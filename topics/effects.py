@@ -279,7 +279,8 @@ class EffectRunner(Runner):
 
     async def _perform(self, item: Item, possible_duplicate: bool) -> Any:
         self.metrics.count("performed")
-        self.metrics.count("flagged", possible_duplicate)
+        if possible_duplicate:
+            self.metrics.count("flagged")
         try:
             if isinstance(item.value, Exception):
                 raise item.value

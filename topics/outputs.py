@@ -80,10 +80,11 @@ class Outputs:
         headers: Iterable[tuple[str, bytes]] = (),
     ) -> None:
         """Queue one record. Raises OutputTooLarge when the topic would refuse it."""
-        if len(value or b"") + len(key) + RECORD_OVERHEAD > self.max_bytes[topic]:
+        if (0 if value is None else len(value)) + len(key) + RECORD_OVERHEAD > self.max_bytes[topic]:
             raise OutputTooLarge(f"{len(value or b'')} bytes for {topic}, which takes {self.max_bytes[topic]}")
-        where = topic, partition_for(key, self.partitions[topic])
-        self.pending[where].append((key, value, list(headers) if headers else NO_HEADERS, source))
+        self.pending[topic, partition_for(key, self.partitions[topic])].append(
+            (key, value, list(headers) if headers else NO_HEADERS, source)
+        )
 
     def drop(self, source: Hashable) -> None:
         """Take back what an input record has added so far: it failed half-way."""
@@ -121,7 +122,8 @@ class Outputs:
         limit, size = self.limit(topic), 0
         chunk: list[Record] = []
         for item in items:
-            add = size_of(*item[:3])
+            key, value, headers, _ = item
+            add = size_of(key, value, headers) if headers else len(key or b"") + len(value or b"") + 32
             if chunk and size + add + BATCH_OVERHEAD > limit:
                 yield chunk
                 chunk, size = [], 0

@@ -363,7 +363,6 @@ class StageRunner(Runner):
         decode, add = self.decode, self.add
         for record in todo:
             offset = record.offset
-            view.begin()
             view.record = record
             try:
                 value = values.pop(offset, None) or decode(record)
@@ -374,6 +373,7 @@ class StageRunner(Runner):
             except (Hold, UnknownSchema):
                 raise
             except Exception as exc:  # whatever mail can do to us: contained, the batch goes on
+                view.begin()
                 outputs.drop(offset)
                 self.dead(outputs, record, exc, offset)
             else:

@@ -109,7 +109,7 @@ class View:
         raise AttributeError(f"no table {name!r} in this stage: name it in Stage(tables=[...])")
 
     def begin(self) -> None:
-        """A record begins; what the one before changed and did not `keep` is gone."""
+        """What was changed since the last `keep` is gone."""
         if self._record:
             self._record = {}
 
@@ -199,11 +199,11 @@ class Part(Generic[V]):
 
     def put(self, key: str | bytes, value: V, expires_at: int | None = None) -> None:
         """Set a value. `expires_at` (ms) is needed where the table expires, and has no place elsewhere."""
-        if self._table.expires != (expires_at is not None):
-            raise ValueError(
-                f"table {self._table.name}: expires_at is {'needed' if self._table.expires else 'not kept'}"
-            )
-        self._view._record[self._key(key)] = (value, expires_at) if self._table.expires else value
+        expires = self._table.expires
+        if expires != (expires_at is not None):
+            raise ValueError(f"table {self._table.name}: expires_at is {'needed' if expires else 'not kept'}")
+        whole = self._prefix + (key.encode() if isinstance(key, str) else key)  # `_key`, without the call
+        self._view._record[whole] = (value, expires_at) if expires else value
 
     def delete(self, key: str | bytes) -> None:
         self._view._record[self._key(key)] = None

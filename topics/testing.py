@@ -56,10 +56,19 @@ class Scripted:
         view.now, view.services = self.now, self.services
         return view
 
-    async def feed(self, topic: Topic[Any], *values: Any, possible_duplicate: bool = False) -> list[Output]:
+    async def feed(
+        self,
+        topic: Topic[Any],
+        *values: Any,
+        possible_duplicate: bool = False,
+        key: bytes | None = None,
+        timestamp: int | None = None,
+    ) -> list[Output]:
         """Outputs of one batch of records, in order. A record whose handler raises goes to `dead_letters` and changes
-        nothing, as in the runner; `Hold` is raised."""
-        todo = [self._record(topic, value) for value in values]
+        nothing, as in the runner; `Hold` is raised, and so is what `prepare` raises.
+
+        `key` and `timestamp` (ms): of the records, where they are not the topic's and the clock's."""
+        todo = [self._record(topic, value, key, self.now if timestamp is None else timestamp) for value in values]
         if isinstance(self.stage, EffectStage):
             return [o for record, value in todo for o in await self._effect(self.stage, record, value, possible_duplicate)]
         view, handler = self.state, self.stage.handlers[topic]
@@ -124,10 +133,11 @@ class Scripted:
         codec = self._codecs[output.topic]
         return output._replace(value=codec.decode(codec.encode(output.value)))
 
-    def _record(self, topic: Topic[Any], value: Any) -> tuple[ScriptedRecord, Any]:
+    def _record(self, topic: Topic[Any], value: Any, key: bytes | None, at: int) -> tuple[ScriptedRecord, Any]:
         self._offset += 1
         raw = self._codecs[topic].encode(value)
-        record = ScriptedRecord(topic.name, self.partition, self._offset, self.now, topic.key(value).encode(), raw)
+        key = topic.key(value).encode() if key is None else key
+        record = ScriptedRecord(topic.name, self.partition, self._offset, at, key, raw)
         return record, self._codecs[topic].decode(raw)
 
     def _dead(self, record: ScriptedRecord, error: Exception) -> None:

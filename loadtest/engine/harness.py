@@ -31,13 +31,13 @@ SOURCE_CODEC = Codec(stages.SCHEMA)
 
 def event_id(number: int) -> str:
     """As loadtest.engine.stages.record spells it."""
-    return "evt-%032d" % number
+    return f"evt-{number:032d}"
 
 
 class Load:
     """Writes numbered records to bench.source, in batches; idempotent, so that a broker restart makes no duplicates.
 
-    `kinds`: numbers whose kind is not the usual one, "poison" say.
+    `poison_every`: one record in so many is poison; 0 for none.
     """
 
     def __init__(self, installation: Installation, actors: int = 1000, poison_every: int = 0):
@@ -117,12 +117,9 @@ class Worker:
             self.process = self._spawn()
 
     def counts(self) -> list[dict[str, int]]:
-        """What its processes have told, once a second each."""
-        found = []
-        for line in self.log.read_text("utf-8", "replace").splitlines():
-            if line.startswith('{"pid"'):
-                found.append(json.loads(line))
-        return found
+        """What its processes have told, three times a second each."""
+        lines = self.log.read_text("utf-8", "replace").splitlines() if self.log.exists() else []
+        return [json.loads(line) for line in lines if line.startswith('{"pid"')]
 
     async def busy(self, records: int = 1, timeout_s: float = 40.0) -> None:
         """Return when the present process has worked on so many records."""
@@ -216,7 +213,9 @@ class Account:
     flags: dict[str, list[bool]] = field(default_factory=dict, repr=False)  # effect: outputs' flags by event id
 
 
-async def account(installation: Installation, load: Load, stage: str, table: int, *, each_once: bool = False) -> Account:
+async def account(
+    installation: Installation, load: Load, stage: str, table: int, *, each_once: bool = False
+) -> Account:
     """`table`: number of the counters; `each_once`: records that were sent again are recognised (identity), else counted.
 
     With `each_once` False, `load.repeated` must be 0.

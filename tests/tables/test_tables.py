@@ -1,0 +1,118 @@
+"""Logical tables: numbers for life, keys that cannot be mistaken, values that come back as they were."""
+
+import importlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.worker import STAGES
+from postroad.intake import Use
+from tables import dedupe, delivered, due, suppressions
+from tables.cancelled import CANCELLED
+from tables.content_scores import CONTENT_SCORES
+from tables.dedupe import DEDUPE
+from tables.delivered import DELIVERED
+from tables.deliveries import DELIVERIES, Tried
+from tables.due import DUE, NEVER, WAITING, Waiting
+from tables.mx_cache import MX_CACHE
+from tables.rate_limits import RATE_LIMITS
+from tables.seen import SEEN
+from tables.suppressions import SUPPRESSED
+from tables.tenant_quota import TENANT_QUOTA
+from topics.codec import Codec
+
+# Where a stage keeps what: a number that changes makes the state of every installation unreadable.
+PLACES = {
+    "ingest": {1: "dedupe", 2: "tenant_quota"},
+    "validate": {1: "mx_cache"},
+    "score": {1: "content_scores"},
+    "suppress": {1: "suppressed", 2: "seen", 3: "cancelled"},
+    "route": {},
+    "send": {1: "rate_limits", 2: "deliveries"},
+    "classify": {1: "delivered"},
+    "schedule": {1: "due", 2: "waiting"},
+    "events_sink": {},
+}
+
+text = st.text(max_size=30)
+MESSAGE = {
+    "message_id": "m1", "tenant": "t", "submission_id": "s", "stream": "broadcast", "accepted_at": 1, "recipient": "ü@there.test",
+    "sender": "a@acme.test", "return_path": "b-m1@acme.test", "content": {"hash": "h", "size": 3, "inline": b"\xff\0x"},
+    "expires_at": 2, "top": b"To: x\r\n",
+    "route": {"site": "there.test", "shard": 0, "hosts": ["mx"], "pool": "default", "source": "default"},
+}  # fmt: skip
+
+
+def decoded_message():
+    codec = Codec("Message")
+    return codec.decode(codec.encode(MESSAGE))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_numbers_are_for_life(stage):
+    tables = importlib.import_module(f"agents.{stage}").stage.tables
+    assert {table.number: table.name for table in tables} == PLACES[stage]
+
+
+@pytest.mark.parametrize(
+    ("table", "value"),
+    [
+        (CANCELLED, "replaced by submission ü"),
+        (CONTENT_SCORES, {"value": 1.5, "rules": ["gtube"], "model": ""}),
+        (DELIVERIES, Tried(0, True)),
+        (DELIVERIES, Tried(40_000, False)),
+        (MX_CACHE, b'["hosts",1,[]]'),
+        (RATE_LIMITS, 1_700_000_000_000.25),
+        (SEEN, 0),
+        (SEEN, 70_000),
+        (SUPPRESSED, {"reason": "manual", "evidence": ["ü"], "active": True, "at": 1, "expires_at": None, "detail": ""}),
+        (TENANT_QUOTA, Use(1_700_000_000_000.5, 19_675, 10**12)),
+        (TENANT_QUOTA, Use()),
+        (WAITING, Waiting(3, NEVER)),
+    ],
+)
+def test_values_come_back(table, value):
+    found = table.decode(table.encode(value))
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_known_submission_comes_back():
+    found = DEDUPE.decode(DEDUPE.encode({"submission_id": "s", "messages": [("m1", "r@there.test")]}))
+    assert [tuple(pair) for pair in found["messages"]] == [("m1", "r@there.test")]
+
+
+def test_waiting_message_comes_back_whole():
+    entry = {"message": decoded_message(), "at": 1, "due_at": None, "reason": "held", "return_to": "validated"}
+    assert DUE.decode(DUE.encode(entry)) == entry
+
+
+def test_delivered_message_is_kept_without_its_content():
+    kept = delivered.kept(decoded_message())
+    found = DELIVERED.decode(DELIVERED.encode(kept))
+    assert found == kept
+    assert found["content"] == {"hash": "", "size": 3}
+    assert len(DELIVERED.encode(kept)) < 1000
+
+
+@given(text, text, text, text)
+def test_ids_of_submissions_are_not_mistaken_for_others(tenant, other, id, other_id):
+    tenant, other = tenant.replace("\0", ""), other.replace("\0", "")  # a tenant's id has none: postroad/tenants.py
+    keys = {dedupe.by_submission(tenant, id), dedupe.by_dedupe_id(tenant, id)}
+    assert len(keys) == 2
+    if (tenant, id) != (other, other_id):
+        assert dedupe.by_submission(other, other_id) not in keys
+        assert dedupe.by_dedupe_id(other, other_id) not in keys
+
+
+def test_suppression_is_for_an_address_whatever_its_case():
+    assert suppressions.key("t", "R@There.test") == suppressions.key("t", "r@there.test") == "t\0r@there.test"
+    assert suppressions.key("", "r@there.test") != suppressions.key("t", "r@there.test")
+
+
+@given(st.integers(0, NEVER), st.integers(0, NEVER), text, text)
+def test_due_sorts_by_time_and_gives_it_back(first, second, id, other):
+    assert due.due_at(due.key(first, id)) == first
+    if first < second:
+        assert due.key(first, id) < due.key(second, other)

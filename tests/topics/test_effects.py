@@ -1,0 +1,364 @@
+"""Effect stages without a broker: progress as two bit sets, over crashes at any moment; cycle by cycle, what is performed,
+flagged, settled, refused."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from faust.types import TP
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.application import build
+from loadtest.engine.stages import SCHEMA, SOURCE, TARGET
+from loadtest.engine.stages import record as event
+from topics.catalogue import DEAD_LETTERS
+from topics.codec import Codec
+from topics.consumer import Batch
+from topics.effects import Window
+from topics.installation import Installation
+from topics.outputs import Outputs
+from topics.stage import EffectStage
+from topics.state import Table
+
+CODEC, LETTERS = Codec(SCHEMA), Codec("DeadLetter")
+DONE: Table[bytes] = Table(1, "done", bytes, bytes)
+
+
+def read(window, offsets):
+    """What `_accept` does with records of one batch."""
+    offsets = [offset for offset in offsets if offset >= window.low]
+    window.order.extend(offset for offset in offsets if not window.is_finished(offset))
+    return offsets
+
+
+def start(raw, end):
+    window = Window(("t", 0), 0, 0, raw)
+    window.batches.append(SimpleNamespace(next_offset=end))
+    read(window, range(window.low, end))
+    return window
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["begin", "finish", "take_back", "write", "crash"]), st.integers(0, 39)), max_size=80
+)
+
+
+@given(STEPS)
+def test_window_is_two_sets_of_offsets(steps):
+    """A record is performed until it is finished; after a crash exactly those that were begun and not finished, by the last
+    write, are in doubt."""
+    end, raw = 40, None
+    begun, finished, written = set(), set(), (set(), set())
+    running, doubt = set(), set()  # of this process; of those before it
+    window = start(raw, end)
+    for step, offset in steps:
+        match step:
+            case "begin" if offset not in running | finished:
+                window.begin(offset)
+                begun.add(offset)
+                running.add(offset)
+            case "take_back" if offset in running:
+                window.take_back(offset)
+                running.discard(offset)
+                if offset not in doubt:
+                    begun.discard(offset)
+            case "finish" if offset in running:
+                window.finish(offset)
+                running.discard(offset)
+                finished.add(offset)
+            case "write":
+                window.move()
+                raw, written = window.pack(), (set(begun), set(finished))
+            case "crash":
+                (begun, finished), running = map(set, written), set()
+                doubt = begun - finished
+                window = start(raw, end)
+        assert {n for n in range(end) if window.is_finished(n)} == finished
+        assert {n for n in range(end) if window.in_doubt(n)} == doubt
+        assert window.low <= min(set(range(end)) - finished, default=end), "nothing unfinished is below"
+
+
+def test_low_passes_gaps_of_offsets_that_do_not_exist():
+    """Compaction and transaction markers leave gaps: only what was read is waited for."""
+    window = Window(("t", 0), 10, 0, None)
+    window.batches.append(SimpleNamespace(next_offset=100))
+    window.order.extend([10, 50, 90])
+    for offset in (10, 90):
+        window.begin(offset)
+        window.finish(offset)
+    window.move()
+    assert window.low == 50
+    window.finish(50)
+    window.move()
+    assert window.low == 100
+    again = Window(("t", 0), 0, 0, window.pack())
+    assert again.low == 100
+    assert again.is_finished(99)
+
+
+def test_a_record_of_doubt_stays_in_doubt_when_it_could_not_begin():
+    """Begun by an owner who died; begun here, taken back before it started: the next owner must flag it still."""
+    window = start(None, 4)
+    window.begin(2)
+    window = start(window.pack(), 4)
+    assert window.in_doubt(2)
+    window.begin(2)
+    window.take_back(2)
+    assert start(window.pack(), 4).in_doubt(2)
+    window.begin(1)
+    window.take_back(1)
+    assert not start(window.pack(), 4).in_doubt(1)
+
+
+HERE = TP(SOURCE.name, 0)
+
+
+class Consumer:
+    """The consumer of partitions that stay ours until `lost`."""
+
+    def __init__(self):
+        self.lost, self.lease, self.finished, self.low = False, True, [], 0
+
+    def owns(self, batch):
+        return not self.lost
+
+    is_current = owns
+
+    def holds_lease(self):
+        return self.lease
+
+    def hold(self, window):
+        pass
+
+    abandon = hold
+
+    def finish(self, batch):
+        self.finished.append(batch)
+
+    def advance(self, batch, offset):
+        self.low = offset
+
+
+class Bench:
+    """An effect stage that notes what it performs, on a real RocksDB, with the broker in memory."""
+
+    def __init__(self, folder, producer, **changes):
+        self.performed, self.release, self.slow = [], asyncio.Event(), False
+        self.stage = EffectStage(**{"name": "e", "reads": [SOURCE], "writes": [TARGET], "tables": [DONE],
+                                    "identity": lambda value: value["event_id"], **changes})  # fmt: skip
+
+        @self.stage.perform
+        async def perform(value, state, possible_duplicate):
+            if state.done.get(value["event_id"]) is not None:
+                return None
+            if value["kind"] == "poison":
+                raise ValueError("poison")
+            self.performed.append((value["seq"], possible_duplicate))
+            if self.slow:
+                await self.release.wait()
+            return value["seq"]
+
+        @self.stage.settle
+        def settle(value, result, state):
+            if result is None:
+                return None
+            state.done.put(value["event_id"], b"x" * (1 + value["ts"] % 1_000_000))
+            return TARGET.send(value)
+
+        self.folder, self.producer, self.offset = folder, producer, 0
+        self.start()
+
+    def start(self):
+        """A process; again: after a crash, on the same RocksDB."""
+        self.app = build(self.stage, Installation("127.0.0.1:1", partitions=1, data_dir=self.folder))
+        self.runner, self.consumer = self.app.runner, Consumer()
+        self.runner.__dict__["consumer"] = self.consumer
+        wiring = self.runner.wiring
+        self.runner.outputs = lambda: Outputs(self.producer, wiring.partitions, wiring.max_bytes)
+        self.futures = []
+        self.app.add_future = lambda work: self.futures.append(asyncio.ensure_future(work))
+
+    def crash(self):
+        old = self.runner.store.table.data
+        for database in old._dbs.values():
+            database.close()
+        self.start()
+
+    def batch(self, *values, key=b"k"):
+        records = []
+        for value in values:
+            raw = value if isinstance(value, bytes | None) else CODEC.encode(value)
+            records.append(SimpleNamespace(topic=SOURCE.name, partition=0, offset=self.offset, timestamp=5, key=key,
+                                           value=raw, headers=()))  # fmt: skip
+            self.offset += 1
+        return Batch(HERE, records, 1)
+
+    def accept(self, batch):
+        self.runner._accept(Batch(HERE, list(batch.records), 1))
+
+    async def cycles(self, n=4):
+        for _ in range(n):
+            await self.runner._cycle()
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+    @property
+    def out(self):
+        return [CODEC.decode(value)["seq"] for value in self.producer.values(TARGET.name)]
+
+    @property
+    def dead(self):
+        return [LETTERS.decode(value) for value in self.producer.values(DEAD_LETTERS.name)]
+
+
+@pytest.fixture
+def bench(tmp_path, producer):
+    return Bench(tmp_path, producer)
+
+
+def quiet(number, **changes):
+    return {**event(number), "ts": 0, **changes}
+
+
+async def test_effects_results_and_dead_letters(bench):
+    bench.accept(bench.batch(quiet(0), None, b"garbage", quiet(3, kind="poison"), quiet(4)))
+    await bench.cycles()
+    assert sorted(bench.performed) == [(0, False), (4, False)]
+    assert sorted(bench.out) == [0, 4]
+    assert sorted((d["offset"], d["error"]) for d in bench.dead) == [
+        (1, "DecodeError"), (2, "DecodeError"), (3, "ValueError")]  # fmt: skip
+    assert bench.consumer.low == 5
+
+
+async def test_an_identity_that_raises_is_a_dead_letter(tmp_path, producer):
+    bench = Bench(tmp_path, producer, identity=lambda value: value["attrs"]["id"])
+    bench.accept(bench.batch(quiet(0), quiet(1, attrs={"id": "a"})))
+    await bench.cycles()
+    assert bench.out == [1]
+    assert [letter["error"] for letter in bench.dead] == ["KeyError"]
+
+
+async def test_nothing_begins_before_its_begun_is_written(bench):
+    bench.accept(bench.batch(quiet(0)))
+    written = bench.runner.store.write
+
+    async def write(partition, entries, outputs, progress):
+        assert bench.performed == []
+        await written(partition, entries, outputs, progress)
+
+    bench.runner.store.write = write
+    await bench.runner._cycle()
+    assert bench.performed == []
+    assert bench.producer.logs, "the begun of record 0 is in the changelog"
+    bench.runner.store.write = written
+    await bench.cycles()
+    assert bench.performed == [(0, False)]
+
+
+async def test_after_a_crash_what_was_begun_is_flagged_and_what_was_not_is_not(tmp_path, producer):
+    bench = Bench(tmp_path, producer, limit=2)
+    batch = bench.batch(*map(quiet, range(4)))
+    bench.slow = True
+    bench.accept(batch)
+    await bench.cycles()
+    assert bench.performed == [(0, False), (1, False)]
+    bench.crash()
+    bench.slow, bench.performed = False, []
+    bench.accept(batch)
+    await bench.cycles()
+    assert bench.performed == [(0, True), (1, True), (2, False), (3, False)]
+    assert sorted(bench.out) == [0, 1, 2, 3]
+    bench.crash()
+    bench.performed = []
+    bench.accept(batch)
+    await bench.cycles()
+    assert bench.performed == []
+    assert bench.runner.metrics.counts["passed_over"] == 4
+
+
+async def test_records_of_one_identity_run_one_after_another(bench):
+    bench.slow = True
+    bench.accept(bench.batch(quiet(0), quiet(0), quiet(1), quiet(0)))
+    await bench.cycles()
+    assert bench.performed == [(0, False), (1, False)]
+    bench.release.set()
+    await bench.cycles(6)
+    assert bench.performed == [(0, False), (1, False)], "the second and third see what the first has left"
+    assert sorted(bench.out) == [0, 1]
+    assert bench.consumer.low == 4
+
+
+async def test_limits_of_the_process_and_of_a_key(tmp_path, producer):
+    bench = Bench(tmp_path, producer, limit=3, key_limit=2)
+    bench.slow = True
+    bench.accept(bench.batch(*map(quiet, range(3)), key=b"busy"))
+    bench.accept(bench.batch(*map(quiet, range(3, 6)), key=b"other"))
+    await bench.cycles()
+    assert len(bench.performed) == 3
+    assert {0, 3} <= {seq for seq, _ in bench.performed}, "keys take turns"
+    bench.release.set()
+    await bench.cycles()
+    assert sorted(bench.out) == list(range(6))
+
+
+async def test_unknown_schema_holds_its_records_only(bench):
+    class Registry:
+        asked = 0
+
+        async def schema(self, id):
+            self.asked += 1
+            await bench.release.wait()
+            return SCHEMA if id == 7 else None
+
+    registry = Registry()
+    bench.runner.codec_of[SOURCE.name] = Codec(SCHEMA, registry)
+    framed = [b"\0" + id.to_bytes(4, "big") + CODEC.encode(quiet(n))[10:] for n, id in enumerate((7, 7, 666))]
+    bench.accept(bench.batch(*framed, quiet(3)))
+    await bench.cycles()
+    assert bench.out == [3]
+    assert registry.asked == 2, "once for each id"
+    assert bench.consumer.low == 0
+    bench.release.set()
+    await asyncio.gather(*bench.futures)
+    await bench.cycles()
+    assert sorted(bench.out) == [0, 1, 3]
+    assert [letter["offset"] for letter in bench.dead] == [2]
+    assert bench.consumer.low == 4
+
+
+async def test_results_that_do_not_fit_one_write_follow_in_the_next(bench):
+    """Three changes of 300 KB; a write takes half a megabyte; one of 700 KB never fits."""
+    values = [quiet(n, ts=300_000) for n in range(3)] + [quiet(3, ts=700_000)]
+    bench.accept(bench.batch(*values))
+    await bench.cycles(8)
+    assert sorted(bench.out) == [0, 1, 2]
+    assert [(letter["offset"], letter["error"]) for letter in bench.dead] == [(3, "TooMuchChange")]
+    assert bench.consumer.low == 4
+
+
+async def test_an_output_that_the_broker_refuses_is_a_dead_letter(bench):
+    bench.producer.refuses.add(CODEC.encode(quiet(1)))
+    bench.accept(bench.batch(quiet(0), quiet(1)))
+    await bench.cycles()
+    assert bench.out == [0]
+    assert [letter["error"] for letter in bench.dead] == ["MessageSizeTooLargeError"]
+    assert bench.consumer.low == 2
+
+
+async def test_results_of_a_partition_that_went_are_dropped_and_without_a_lease_nothing_begins(bench):
+    bench.slow = True
+    bench.accept(bench.batch(quiet(0)))
+    await bench.cycles()
+    bench.consumer.lost = True
+    bench.release.set()
+    await bench.cycles()
+    assert bench.out == []
+    assert bench.runner.metrics.counts["dropped"] == 1
+    bench.crash()
+    bench.consumer.lease, bench.performed = False, []
+    bench.accept(bench.batch(quiet(1)))
+    await bench.cycles()
+    assert bench.performed == []

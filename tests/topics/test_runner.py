@@ -1,0 +1,406 @@
+"""The runner of pure stages, batch by batch, without a broker: hostile records, what is held, what is taken in parts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import SimpleNamespace
+
+import pytest
+from faust.types import TP
+
+import topics.runner
+from agents.application import build
+from loadtest.engine.stages import COUNTS, SCHEMA, SOURCE, TARGET
+from loadtest.engine.stages import record as event
+from topics.catalogue import DEAD_LETTERS
+from topics.codec import Codec, RegistryUnavailable
+from topics.consumer import Batch, Tick
+from topics.installation import Installation
+from topics.outputs import Outputs
+from topics.stage import Hold, Stage
+from topics.state import Table
+
+CODEC, LETTERS = Codec(SCHEMA), Codec("DeadLetter")
+SEEN: Table[bytes] = Table(2, "seen", bytes, bytes, expires=True)
+HERE = TP(SOURCE.name, 0)
+
+
+class Consumer:
+    """The consumer of a partition that stays ours."""
+
+    def __init__(self):
+        self.finished, self.current = [], True
+
+    def is_current(self, work):
+        return self.current
+
+    async def begin_effects(self, work):
+        return self.current
+
+    def finish(self, batch):
+        self.finished.append(batch)
+
+    def abandon(self, work):
+        pass
+
+
+class Bench:
+    """A stage on a real RocksDB, with the broker in memory."""
+
+    def __init__(self, stage, folder, producer, **limits):
+        self.app = build(stage, Installation("127.0.0.1:1", partitions=1, data_dir=folder))
+        self.runner, self.producer, self.consumer = self.app.runner, producer, Consumer()
+        self.runner.__dict__["consumer"] = self.consumer
+        wiring = self.runner.wiring
+        self.runner.outputs = lambda: Outputs(producer, wiring.partitions, {**wiring.max_bytes, **limits})
+        self.counts = self.runner.metrics.counts
+        self.offset = 0
+
+    def batch(self, *values, key=b"k"):
+        records = []
+        for value in values:
+            raw = value if value is None or isinstance(value, bytes) else CODEC.encode(value)
+            records.append(SimpleNamespace(topic=SOURCE.name, partition=0, offset=self.offset, timestamp=5, key=key,
+                                           value=raw, headers=()))  # fmt: skip
+            self.offset += 1
+        return Batch(HERE, records, 1)
+
+    async def run(self, *values, **kwargs):
+        return await self.runner._run(self.batch(*values, **kwargs))
+
+    @property
+    def out(self):
+        return [CODEC.decode(value)["seq"] for value in self.producer.values(TARGET.name)]
+
+    @property
+    def dead(self):
+        return [LETTERS.decode(value) for value in self.producer.values(DEAD_LETTERS.name)]
+
+    def count(self, actor):
+        return self.runner.store.view(0).counts.get(actor)
+
+
+def counting(**changes):
+    stage = Stage(**{"name": "s", "reads": [SOURCE], "writes": [TARGET], "tables": [COUNTS, SEEN], **changes})
+
+    @stage.on(SOURCE)
+    def count(value, state):
+        state.counts.put(value["actor"], (state.counts.get(value["actor"]) or 0) + 1)
+        value["seq"] += 1000  # a handler may change its record: it gets a fresh one at every try
+        yield TARGET.send(value)
+        if value["kind"] == "poison":
+            raise ValueError("poison")
+
+    return stage
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(topics.runner, "HOLD_SECONDS", 0.001)
+
+
+@pytest.fixture
+def bench(tmp_path, producer):
+    return Bench(counting(), tmp_path, producer)
+
+
+async def test_hostile_records_go_to_the_dead_letters_as_they_were(bench):
+    hostile = [
+        None,
+        b"",
+        b"\x00",
+        b"\x00\x00\x00\x00\x07payload",  # a registry's id where no registry is configured
+        b"\xc3\x01" + b"\xff" * 40,
+        b"\xff\xfe garbage",
+        CODEC.encode(event(1))[:-5],
+        CODEC.encode(event(1)) + b"more",
+        CODEC.encode(event(1))[:10] + b"\xff" * 600,
+    ]
+    assert await bench.run(event(0, 1), *hostile, event(9, 1), key=None)
+    assert bench.out == [1000, 1009]
+    assert [letter["value"] for letter in bench.dead] == hostile
+    assert {letter["key"] for letter in bench.dead} == {None}
+    assert [letter["offset"] for letter in bench.dead] == list(range(1, 10))
+    assert bench.count("user-000000") == 2
+
+
+async def test_record_without_headers_value_survives(bench):
+    batch = bench.batch(b"broken")
+    batch.records[0].headers = (("a", None), ("b", b"1"))
+    assert await bench.runner._run(batch)
+    assert bench.dead[0]["headers"] == [{"name": "a", "value": b""}, {"name": "b", "value": b"1"}]
+
+
+async def test_what_a_poisoned_record_did_is_taken_back(bench):
+    assert await bench.run(event(0, 1), event(1, 1, "poison"), event(2, 1))
+    assert bench.out == [1000, 1002]
+    assert bench.count("user-000000") == 2
+    (letter,) = bench.dead
+    assert (letter["error"], letter["text"], letter["offset"]) == ("ValueError", "poison", 1)
+    assert CODEC.decode(letter["value"])["seq"] == 1
+
+
+async def test_records_at_or_below_the_mark_are_passed_over(bench):
+    batch = bench.batch(event(0, 1), event(1, 1))
+    assert await bench.runner._run(batch)
+    assert await bench.runner._run(batch)
+    assert bench.out == [1000, 1001]
+    assert bench.counts["passed_over"] == 2
+    assert bench.consumer.finished == [batch, batch]
+    longer = Batch(HERE, [*batch.records, *bench.batch(event(2, 1)).records], 1)
+    assert await bench.runner._run(longer)
+    assert bench.out == [1000, 1001, 1002]
+    assert bench.count("user-000000") == 3
+
+
+async def test_a_partition_that_was_taken_away_is_left_alone(bench):
+    bench.consumer.current = False
+    assert not await bench.run(event(0, 1))
+    assert not bench.producer.logs
+    assert bench.consumer.finished == []
+
+
+async def test_undeclared_topic_and_value_that_does_not_fit_are_the_handlers_mistakes(tmp_path, producer):
+    stage = Stage("s", [SOURCE], [])
+    stage.on(SOURCE)(lambda value, state: TARGET.send(value))
+    bench = Bench(stage, tmp_path, producer)
+    assert await bench.run(event(0))
+    assert "does not name in writes" in bench.dead[0]["text"]
+    stage = Stage("s2", [SOURCE], [TARGET])
+    stage.on(SOURCE)(lambda value, state: TARGET.send({**value, "ts": "noon"}))
+    bench = Bench(stage, tmp_path / "2", producer)
+    assert await bench.run(event(0))
+    assert bench.dead[1]["error"] == "EncodeError"
+
+
+async def test_hold_tries_again_with_fresh_records_and_passes_nothing_over(tmp_path, producer):
+    stage, away = counting(), [Hold("blob store"), Hold("blob store")]
+    count = stage.handlers[SOURCE]
+
+    def held(value, state):
+        yield from count(value, state)
+        if value["seq"] == 1001 and away:
+            raise away.pop()
+
+    stage.handlers[SOURCE] = held
+    bench = Bench(stage, tmp_path, producer)
+    assert await bench.run(event(0, 1), event(1, 1))
+    assert bench.out == [1000, 1001]
+    assert bench.counts["held"] == 2
+    assert bench.count("user-000000") == 2
+
+
+async def test_hold_ends_when_the_partition_goes(tmp_path, producer):
+    stage = Stage("s", [SOURCE], [TARGET])
+
+    @stage.on(SOURCE)
+    def hold(value, state):
+        bench.consumer.current = False
+        raise Hold("away")
+
+    bench = Bench(stage, tmp_path, producer)
+    assert not await bench.run(event(0))
+    assert not bench.dead
+
+
+class Registry:
+    """Ids of schemas; `away` failures first."""
+
+    def __init__(self, schemas, away=0):
+        self.schemas, self.away, self.asked = schemas, away, []
+
+    async def schema(self, id):
+        self.asked.append(id)
+        if self.away:
+            self.away -= 1
+            raise RegistryUnavailable("away")
+        return self.schemas.get(id)
+
+    async def register(self, subject, schema):
+        return 1
+
+
+def with_id(id, value):
+    return b"\0" + id.to_bytes(4, "big") + CODEC.encode(value)[10:]
+
+
+async def test_unknown_schema_is_waited_for(bench):
+    registry = Registry({7: SCHEMA}, away=2)
+    bench.runner.codec_of[SOURCE.name] = Codec(SCHEMA, registry)
+    assert await bench.run(with_id(7, event(0)), with_id(7, event(1)))
+    assert bench.out == [1000, 1001]
+    assert registry.asked == [7, 7, 7]
+    assert not bench.dead
+
+
+async def test_schema_id_that_the_registry_does_not_have_is_a_dead_letter(bench):
+    """It ended the worker, at every start."""
+    registry = Registry({7: SCHEMA})
+    bench.runner.codec_of[SOURCE.name] = Codec(SCHEMA, registry)
+    assert await bench.run(with_id(666, event(0)), with_id(7, event(1)), with_id(666, event(2)), with_id(667, event(3)))
+    assert bench.out == [1001]
+    assert [letter["offset"] for letter in bench.dead] == [0, 2, 3]
+    assert "the registry has no schema with id 666" in bench.dead[0]["text"]
+    assert registry.asked == [666, 7, 667], "each is asked for once"
+
+
+async def test_refused_schema_ids_are_asked_again_later_and_do_not_pile_up(bench, monkeypatch):
+    registry = Registry({})
+    bench.runner.codec_of[SOURCE.name] = Codec(SCHEMA, registry)
+    monkeypatch.setattr(topics.runner, "REFUSED_MAX", 3)
+    for id in range(10, 30):
+        assert await bench.run(with_id(id, event(id)))
+    assert len(bench.runner._refused) <= 4
+    bench.runner._refused = {key: (0.0, error) for key, (_, error) in bench.runner._refused.items()}
+    registry.schemas[29] = SCHEMA
+    assert await bench.run(with_id(29, event(1)))
+    assert bench.out == [1001]
+
+
+async def test_prepare_finds_for_the_whole_batch_and_a_timeout_is_for_the_handler(tmp_path, producer):
+    stage = Stage("s", [SOURCE], [TARGET], prepare_s=0.02)
+    seen = []
+
+    @stage.prepare(SOURCE)
+    async def look_up(records, state):
+        seen.append([record.offset for record, _ in records])
+        for _, value in records:
+            state.found[value["seq"]] = True
+        if len(records) == 2:
+            await asyncio.sleep(5)
+
+    @stage.on(SOURCE)
+    def use(value, state):
+        if state.found.get(value["seq"]):
+            return TARGET.send(value)
+        raise AssertionError("not found")
+
+    bench = Bench(stage, tmp_path, producer)
+    assert await bench.run(event(0), b"broken", event(1), event(2))
+    assert await bench.run(event(3), event(4))
+    assert seen == [[0, 2, 3], [4, 5]], "what does not decode is not prepared"
+    assert bench.out == [0, 1, 2, 3, 4]
+    assert bench.counts["prepare_timeouts"] == 1
+    assert [letter["offset"] for letter in bench.dead] == [1]
+
+
+async def test_prepare_may_fail_or_hold(tmp_path, producer, caplog):
+    stage, failures = Stage("s", [SOURCE], [TARGET]), [RuntimeError("resolver"), Hold("blob store")]
+
+    @stage.prepare(SOURCE)
+    async def fail(records, state):
+        if failures:
+            raise failures.pop()
+
+    stage.on(SOURCE)(lambda value, state: TARGET.send(value))
+    bench = Bench(stage, tmp_path, producer)
+    with caplog.at_level(logging.ERROR):
+        assert await bench.run(event(0))
+    assert bench.out == [0]
+    assert bench.counts["held"] == 1
+    assert "prepare failed" in caplog.text
+
+
+async def test_too_much_change_is_taken_in_parts_each_with_its_mark(tmp_path, producer):
+    """Every record changes 300 KB of state; a write takes half a megabyte."""
+    stage = Stage("s", [SOURCE], [TARGET], tables=[Table(1, "big", bytes, bytes)])
+    tries = []
+
+    @stage.on(SOURCE)
+    def grow(value, state):
+        tries.append(value["seq"])
+        state.big.put(value["event_id"], b"x" * value["ts"])
+        return TARGET.send(value)
+
+    bench = Bench(stage, tmp_path, producer)
+    values = [{**event(n), "ts": 300_000} for n in range(4)]
+    values[2]["ts"] = 3_000_000  # never fits
+    assert await bench.run(*values)
+    assert bench.out == [0, 1, 3]
+    (letter,) = bench.dead
+    assert (letter["offset"], letter["error"]) == (2, "TooMuchChange")
+    assert bench.counts["parts"] == 4
+    assert len(bench.runner.store.view(0).big.scan()) == 3
+    assert bench.runner.store.mark(0, 0) == 3
+    assert len(tries) > 4, "processing is free of effects: it is done again with fewer records"
+
+
+async def test_output_too_large_sends_its_input_to_the_dead_letters(tmp_path, producer):
+    bench = Bench(counting(), tmp_path, producer, **{TARGET.name: 1000})
+    assert await bench.run(event(0, 1), {**event(1, 1), "body": b"y" * 1000}, event(2, 1))
+    assert bench.out == [1000, 1002]
+    assert bench.dead[0]["error"] == "OutputTooLarge"
+    assert bench.count("user-000000") == 2, "known before the write: its change is taken back"
+
+
+async def test_output_that_the_broker_refuses_sends_its_input_to_the_dead_letters(bench):
+    bench.producer.refuses.add(CODEC.encode({**event(1, 1), "seq": 1001}))
+    assert await bench.run(event(0, 1), event(1, 1), event(2, 1))
+    assert bench.out == [1000, 1002]
+    assert bench.dead[0]["error"] == "MessageSizeTooLargeError"
+    assert bench.count("user-000000") == 3, "known after it was computed: the change stays, as runner.py says"
+
+
+async def test_record_at_the_limit_passes(bench):
+    limit = TARGET.max_bytes
+    body = limit - 128 - len(CODEC.encode({**event(0), "body": b""})) - len("user-000000") - 4
+    assert await bench.run({**event(0), "body": b"y" * body}, {**event(1), "body": b"y" * (body + 8)})
+    assert bench.out == [1000]
+    assert bench.dead[0]["error"] == "OutputTooLarge"
+
+
+async def test_ticks_write_outputs_and_state_and_a_failure_waits_for_the_next_turn(tmp_path, producer):
+    stage, fail = counting(), [ValueError("not yet")]
+
+    @stage.every(1)
+    def due(state):
+        if fail:
+            state.counts.put("lost", 1)
+            raise fail.pop()
+        if state.counts.get("ticks") is None:
+            state.counts.put("ticks", 1)
+            return TARGET.send(event(5))
+        return None
+
+    bench = Bench(stage, tmp_path, producer)
+    ticks = [await bench.runner._tick(Tick(HERE, 1), due) for _ in range(3)]
+    assert ticks == [False, True, False], "True: there may be more that is due"
+    assert bench.out == [5]
+    assert (bench.count("ticks"), bench.count("lost")) == (1, None)
+    assert bench.counts["failed_ticks"] == 1
+
+
+async def test_sweep_deletes_what_has_expired(tmp_path, producer):
+    stage = counting()
+    bench = Bench(stage, tmp_path, producer)
+
+    @stage.every(1)
+    def fill(state):
+        for n in range(10):
+            state.seen.put(f"{n}", b"v", expires_at=state.now - 120_000 if n < 6 else state.now + 3_600_000)
+
+    assert await bench.runner._tick(Tick(HERE, 1), fill)
+    assert await bench.runner._tick(Tick(HERE, 1), bench.runner._sweep)
+    assert len([key for key, _ in bench.runner.store._db(0).items() if key[0] == 2]) == 4
+    assert not await bench.runner._tick(Tick(HERE, 1), bench.runner._sweep)
+
+
+async def test_delivery_that_hangs_ends_the_worker(bench, monkeypatch):
+    """Nothing unconfirmed may be committed: the supervisor starts the process again."""
+    object.__setattr__(bench.runner.wiring, "delivery_s", 0.01)
+
+    async def never(*args, **kwargs):
+        await asyncio.sleep(60)
+
+    bench.producer.send_batch = never
+    with pytest.raises(TimeoutError):
+        await bench.run(event(0))
+    assert bench.consumer.finished == []
+    ended = []
+    monkeypatch.setattr(topics.runner, "give_up", lambda exc: ended.append(exc) or (_ for _ in ()).throw(SystemExit))
+    lane = asyncio.Queue()
+    lane.put_nowait(bench.batch(event(1)))
+    with pytest.raises(SystemExit):
+        await bench.runner._work(lane)
+    assert isinstance(ended[0], TimeoutError)

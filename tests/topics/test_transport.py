@@ -1,0 +1,104 @@
+"""What aiokafka keeps to itself, and the low watermark."""
+
+import time
+from collections import deque
+from types import SimpleNamespace
+
+import pytest
+from aiokafka.errors import GroupLoadInProgressError, NotCoordinatorError
+from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.group import HeartbeatRequest
+from faust.types import TP
+from hypothesis import given
+from hypothesis import strategies as st
+
+from topics.catalogue import ALL
+from topics.consumer import Batch, Consumer, watch_answers
+from topics.transport import PRODUCER_BATCH_BYTES, settings
+
+HERE = TP("t", 0)
+
+
+def coordinator(response):
+    async def send(request):
+        return response
+
+    found = SimpleNamespace(_send_req=send, dead=0)
+    found.coordinator_dead = lambda: setattr(found, "dead", found.dead + 1)
+    watch_answers(found)
+    return found
+
+
+@pytest.mark.parametrize(("code", "error", "dead"), [(14, GroupLoadInProgressError, 0), (16, NotCoordinatorError, 1)])
+async def test_error_of_offset_fetch_is_raised(code, error, dead):
+    """As shipped, "the coordinator is still loading" reads as "nothing committed", and the group starts over."""
+    found = coordinator(SimpleNamespace(error_code=code))
+    with pytest.raises(error):
+        await found._send_req(OffsetFetchRequest("g", [("t", [0])]))
+    assert found.dead == dead
+
+
+async def test_offset_fetch_that_worked_passes():
+    response = SimpleNamespace(error_code=0)
+    assert await coordinator(response)._send_req(OffsetFetchRequest("g", [("t", [0])])) is response
+    old = SimpleNamespace()  # versions before 2 have no top-level error
+    assert await coordinator(old)._send_req(OffsetFetchRequest("g", [("t", [0])])) is old
+
+
+@pytest.mark.parametrize(("code", "alive"), [(0, True), (27, True), (25, False), (22, False)])
+async def test_lease_is_renewed_by_heartbeats_that_the_group_accepts(code, alive):
+    """27: a rebalance, the group waits for us. 25 and 22: it knows us no more."""
+    found = coordinator(SimpleNamespace(error_code=code))
+    found.alive_at = before = time.monotonic() - 100
+    await found._send_req(HeartbeatRequest("g", 1, "m"))
+    assert (found.alive_at > before) is alive
+
+
+def test_no_batch_of_the_producer_is_above_a_topics_limit():
+    assert all(topic.max_bytes >= PRODUCER_BATCH_BYTES for topic in ALL)
+
+
+def test_session_stays_below_the_request_timeout():
+    for seconds in (6.0, 10.0, 45.0):
+        assert settings(seconds)["broker_session_timeout"] < settings(seconds)["broker_request_timeout"]
+
+
+def consumer():
+    found = Consumer.__new__(Consumer)
+    found._delivered, found._watermark, found._next_read = {HERE: deque()}, {}, {}
+    found._in_effect, found._wake = set(), SimpleNamespace(set=lambda: None)
+    return found
+
+
+def batch(first, end):
+    return Batch(HERE, [SimpleNamespace(offset=n) for n in range(first, end)], 1)
+
+
+@given(st.permutations(range(6)))
+def test_commit_is_the_end_of_the_unbroken_run_of_finished_batches(order):
+    found = consumer()
+    batches = [batch(n * 10, n * 10 + 10) for n in range(6)]
+    found._delivered[HERE].extend(batches)
+    done = set()
+    for n in order:
+        found.finish(batches[n])
+        done.add(n)
+        run = next(k for k in range(7) if k not in done)
+        assert found._watermark.get(HERE, 0) == run * 10
+
+
+def test_a_batch_of_an_earlier_assignment_moves_nothing():
+    found, old = consumer(), batch(0, 10)
+    found._delivered[HERE].append(batch(0, 10))
+    found.finish(old)
+    assert HERE not in found._watermark
+
+
+def test_only_the_oldest_batch_advances_inside():
+    found, first, second = consumer(), batch(0, 10), batch(10, 20)
+    found._delivered[HERE].extend([first, second])
+    found.advance(second, 15)
+    assert HERE not in found._watermark
+    found.advance(first, 5)
+    found.advance(first, 3)
+    assert found._watermark[HERE] == 5
