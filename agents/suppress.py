@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agents.application import application
-from avro.records import Decision, Message, Suppression
+from avro.records import Decision, Event, Message, Suppression
 from postroad import suppression
 from postroad.events import event
 from postroad.suppression import Listed
@@ -51,15 +51,16 @@ def pass_on(message: Message, state: View) -> Iterator[Output]:
     before = state.seen.get(message_id)
     if before is not None and round <= before:
         return
-    state.seen.put(message_id, round, max(now, message["expires_at"]) + seen.KEPT_MS)
+    end: Event | None = None
     if (reason := state.cancelled.get(message_id)) is not None:
-        yield EVENTS.send(event(message, "cancelled", now, NAME, reason="cancelled", detail=reason))
+        end = event(message, "cancelled", now, NAME, reason="cancelled", detail=reason)
     elif now > message["expires_at"]:
-        yield EVENTS.send(event(message, "expired", now, NAME, reason="expired"))
+        end = event(message, "expired", now, NAME, reason="expired")
     elif (scope := _suppressed(message, state)) is not None:
-        yield EVENTS.send(event(message, "dropped", now, NAME, reason="suppressed", rule=scope))
-    else:
-        yield EVENTS.send(event(message, "cleared", now, NAME))
+        end = event(message, "dropped", now, NAME, reason="suppressed", rule=scope)
+    state.seen.put(message_id, seen.ENDED if end else round, max(now, message["expires_at"]) + seen.KEPT_MS)
+    yield EVENTS.send(end or event(message, "cleared", now, NAME))
+    if not end:
         yield CLEARED.send(message)
 
 

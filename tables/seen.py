@@ -7,5 +7,6 @@ from tables.values import to_int
 from topics.state import Table
 
 KEPT_MS = 86_400_000  # beyond the message's expiry
+ENDED = 1 << 31  # instead of a round, for a message that had its end here: no round of it passes any more
 
 SEEN: Table[int] = Table(2, "seen", to_int, int, expires=True)

@@ -70,7 +70,9 @@ class Scripted:
         `key` and `timestamp` (ms): of the records, where they are not the topic's and the clock's."""
         todo = [self._record(topic, value, key, self.now if timestamp is None else timestamp) for value in values]
         if isinstance(self.stage, EffectStage):
-            return [o for record, value in todo for o in await self._effect(self.stage, record, value, possible_duplicate)]
+            return [
+                o for record, value in todo for o in await self._effect(self.stage, record, value, possible_duplicate)
+            ]
         view, handler = self.state, self.stage.handlers[topic]
         if preparer := self.stage.preparers.get(topic):
             try:

@@ -66,7 +66,10 @@ def test_numbers_are_for_life(stage):
         (RATE_LIMITS, 1_700_000_000_000.25),
         (SEEN, 0),
         (SEEN, 70_000),
-        (SUPPRESSED, {"reason": "manual", "evidence": ["ü"], "active": True, "at": 1, "expires_at": None, "detail": ""}),
+        (
+            SUPPRESSED,
+            {"reason": "manual", "evidence": ["ü"], "active": True, "at": 1, "expires_at": None, "detail": ""},
+        ),
         (TENANT_QUOTA, Use(1_700_000_000_000.5, 19_675, 10**12)),
         (TENANT_QUOTA, Use()),
         (WAITING, Waiting(3, NEVER)),

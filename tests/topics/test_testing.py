@@ -32,7 +32,9 @@ async def test_values_pass_through_the_codec_on_both_ways(stage):
 
     @stage.on(CANCELLATIONS)
     def handle(given, state):
-        found.append((given["reason"], state.record.key, state.record.timestamp, state.record.offset, state.record.topic))
+        found.append(
+            (given["reason"], state.record.key, state.record.timestamp, state.record.offset, state.record.topic)
+        )
         return SUPPRESSIONS.send(suppression())
 
     runner = Scripted(stage, now=5)
@@ -58,7 +60,12 @@ async def test_a_record_that_fails_changes_nothing_and_its_neighbours_go_on(stag
     assert len(outputs) == 2
     assert runner.state.count.get("n") == 2
     (letter,) = runner.dead_letters
-    assert (letter["error"], letter["text"], letter["offset"], letter["stage"]) == ("ValueError", "what mail can do to us", 1, "test")
+    assert (letter["error"], letter["text"], letter["offset"], letter["stage"]) == (
+        "ValueError",
+        "what mail can do to us",
+        1,
+        "test",
+    )
 
 
 async def test_hold_is_raised_and_nothing_is_written(stage):
@@ -78,7 +85,11 @@ async def test_hold_is_raised_and_nothing_is_written(stage):
 async def test_an_output_that_is_not_declared_or_does_not_fit_is_a_dead_letter(stage):
     @stage.on(CANCELLATIONS)
     def handle(given, state):
-        return CLEARED.send({"recipient_domain": "x"}) if given["message_id"] == "m1" else SUPPRESSIONS.send(suppression() | {"at": "now"})
+        return (
+            CLEARED.send({"recipient_domain": "x"})
+            if given["message_id"] == "m1"
+            else SUPPRESSIONS.send(suppression() | {"at": "now"})
+        )
 
     runner = Scripted(stage)
     assert await runner.feed(CANCELLATIONS, decision(), decision("m2")) == []

@@ -1,0 +1,172 @@
+"""Classify: what a reply means for the message and its recipient, and what comes back later."""
+
+import pytest
+from builders import HOUR_MS, ID, NOW, attempt, content, events, routed, values
+
+from agents.classify import stage
+from topics.catalogue import ATTEMPTS, EVENTS, REPORTS, SCHEDULED, SUPPRESSIONS
+from topics.stage import Hold
+from topics.testing import Scripted
+
+DSN = b"""Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n--b\r\n\r\nSorry.\r\n--b\r
+Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx\r\n\r
+Final-Recipient: rfc822; r@there.test\r\nAction: failed\r\nStatus: 5.1.1\r\nDiagnostic-Code: smtp; 550 unknown\r\n\r\n--b--\r\n"""
+
+
+@pytest.fixture
+def classify(services):
+    return Scripted(stage, services, NOW)
+
+
+def report(raw=DSN, rcpt_to=f"b-{ID}@acme.test", **fields):
+    return {
+        "report_id": "r1",
+        "received_at": NOW,
+        "mail_from": "",
+        "rcpt_to": rcpt_to,
+        "content": content(raw),
+        **fields,
+    }
+
+
+async def test_delivered(classify):
+    outputs = await classify.feed(ATTEMPTS, attempt(tls="TLSv1.3"))
+    assert events(outputs) == [("delivered", "delivered")]
+    (event,) = values(outputs, EVENTS)
+    assert (event["attempt"], event["mx_host"], event["tls"], event["site"]) == (
+        1,
+        "mx1.there.test",
+        "TLSv1.3",
+        "there.test",
+    )
+    assert classify.state.delivered.get(ID)["recipient"] == "r@there.test"
+
+
+async def test_hard_bounce_ends_and_becomes_a_suppression(classify):
+    outputs = await classify.feed(ATTEMPTS, attempt(550, "User unknown", "5.1.1", "rcpt"))
+    assert events(outputs) == [("bounced", "user-unknown")]
+    (entry,) = values(outputs, SUPPRESSIONS)
+    assert (entry["recipient"], entry["tenant"], entry["reason"], entry["evidence"]) == (
+        "r@there.test",
+        "acme",
+        "hard_bounce",
+        ID,
+    )
+
+
+async def test_soft_bounce_ends_without_suppression(classify):
+    outputs = await classify.feed(ATTEMPTS, attempt(552, "over quota", "5.2.2", "rcpt"))
+    assert events(outputs) == [("bounced", "mailbox-full")]
+    assert len(outputs) == 1
+
+
+async def test_deferral_says_when_it_is_tried_again(classify):
+    outputs = await classify.feed(ATTEMPTS, attempt(450, "try later", "4.3.0", "rcpt"))
+    (entry,) = values(outputs, SCHEDULED)
+    (event,) = values(outputs, EVENTS)
+    assert (event["kind"], event["attempt"], event["due_at"]) == ("deferred", 1, entry["due_at"])
+    assert NOW + 270_000 <= entry["due_at"] <= NOW + 330_000
+    assert (entry["message"]["attempt"], entry["return_to"], entry["reason"]) == (1, "scored", "retry")
+    assert entry["message"]["content"]["inline"], "it is needed again"
+    outputs = await classify.feed(ATTEMPTS, {**attempt(450, phase="rcpt"), "message": entry["message"]})
+    assert NOW + 810_000 <= values(outputs, SCHEDULED)[0]["due_at"] <= NOW + 990_000, "the second pause is longer"
+
+
+async def test_greylisted_comes_back_soon(classify):
+    outputs = await classify.feed(ATTEMPTS, attempt(451, "Greylisted, come back later", "4.7.1", "rcpt"))
+    assert events(outputs) == [("deferred", "greylisted")]
+    assert values(outputs, SCHEDULED)[0]["due_at"] <= NOW + 66_000
+
+
+async def test_expires_where_the_next_try_would_be_too_late(classify):
+    outputs = await classify.feed(ATTEMPTS, attempt(450, "later", "", "rcpt", message=routed(expires_at=NOW + 200_000)))
+    assert events(outputs) == [("expired", "system-error")]
+    assert len(outputs) == 1
+
+
+async def test_lost_after_the_dot_the_next_try_may_be_a_second_delivery(classify):
+    outputs = await classify.feed(ATTEMPTS, attempt(0, "connection-lost", "", "body"))
+    assert values(outputs, SCHEDULED)[0]["message"]["possible_duplicate"]
+    assert not values(outputs, EVENTS)[0]["possible_duplicate"], "the first one is not"
+
+
+@pytest.mark.parametrize(("code", "phase"), [(0, "data"), (451, "body"), (0, "connect")])
+async def test_nothing_was_taken_so_the_next_try_is_the_first_delivery(classify, code, phase):
+    outputs = await classify.feed(ATTEMPTS, attempt(code, "x", "", phase))
+    assert not values(outputs, SCHEDULED)[0]["message"]["possible_duplicate"]
+
+
+async def test_the_mark_of_a_possible_duplicate_stays(classify):
+    outputs = await classify.feed(ATTEMPTS, attempt(451, "x", "", "rcpt", possible_duplicate=True))
+    assert values(outputs, SCHEDULED)[0]["message"]["possible_duplicate"]
+    assert values(outputs, EVENTS)[0]["possible_duplicate"]
+
+
+async def test_a_try_after_the_delivery_has_no_second_end(classify):
+    """Send died before it could write what the MX had said, and tried again."""
+    await classify.feed(ATTEMPTS, attempt())
+    assert await classify.feed(ATTEMPTS, attempt(451, "x", "", "rcpt", possible_duplicate=True)) == []
+    assert await classify.feed(ATTEMPTS, attempt(550, "User unknown", "5.1.1", "rcpt", possible_duplicate=True)) == []
+    (event,) = values(await classify.feed(ATTEMPTS, attempt(possible_duplicate=True)), EVENTS)
+    assert event["possible_duplicate"]
+
+
+async def test_late_bounce(classify):
+    await classify.feed(ATTEMPTS, attempt())
+    outputs = await classify.feed(REPORTS, report())
+    assert events(outputs) == [("reported", "dsn")]
+    (event,), (entry,) = values(outputs, EVENTS), values(outputs, SUPPRESSIONS)
+    assert (event["message_id"], event["enhanced_code"], event["rule"]) == (ID, "5.1.1", "r1")
+    assert (entry["recipient"], entry["evidence"]) == ("r@there.test", "r1")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kinds"),
+    [
+        (b"failed", b"delayed", []),
+        (b"5.1.1", b"4.2.2", [("reported", "dsn")]),
+        (b"message/delivery-status", b"text/plain", []),
+    ],
+)
+async def test_only_a_failure_for_good_suppresses(classify, old, new, kinds):
+    await classify.feed(ATTEMPTS, attempt())
+    outputs = await classify.feed(REPORTS, report(DSN.replace(old, new)))
+    assert events(outputs) == kinds
+    assert not values(outputs, SUPPRESSIONS)
+
+
+@pytest.mark.parametrize("rcpt_to", ["b-nobody@acme.test", "postmaster@acme.test", "", "b-@"])
+async def test_report_of_no_message_that_we_know(classify, rcpt_to):
+    assert await classify.feed(REPORTS, report(rcpt_to=rcpt_to)) == []
+    assert "return path" in classify.dead_letters[0]["text"]
+
+
+@pytest.mark.parametrize("raw", [b"", b"\0\xff" * 500, DSN[:150], DSN.replace(b"--b--", b""), b"\r\n\r\n" * 99])
+async def test_hostile_bytes_as_a_report(classify, raw):
+    await classify.feed(ATTEMPTS, attempt())
+    await classify.feed(REPORTS, report(raw))
+    assert classify.dead_letters == []
+
+
+async def test_report_whose_mail_is_gone_stops_nobody(classify):
+    await classify.feed(ATTEMPTS, attempt())
+    gone = report(content={**content(DSN), "inline": None, "blob": f"sha256:{content(DSN)['hash']}"})
+    forged = report(content={**content(DSN), "hash": "no hash"})
+    outputs = await classify.feed(REPORTS, gone, forged, report())
+    assert events(outputs) == [("reported", "dsn")]
+    assert [letter["error"] for letter in classify.dead_letters] == ["ContentMissing"] * 2
+
+
+async def test_content_store_away(classify, services):
+    await classify.feed(ATTEMPTS, attempt())
+    services.contents.failing = True
+    away = report(content={**content(DSN), "inline": None, "blob": f"sha256:{content(DSN)['hash']}"})
+    with pytest.raises(Hold, match="content store is away"):
+        await classify.feed(REPORTS, away)
+
+
+async def test_what_was_delivered_is_forgotten_after_a_week(classify):
+    await classify.feed(ATTEMPTS, attempt())
+    classify.now += 7 * 24 * HOUR_MS + 60_000
+    await classify.feed(REPORTS, report())
+    assert len(classify.dead_letters) == 1

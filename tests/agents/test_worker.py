@@ -1,0 +1,70 @@
+"""Which stages a process runs, and that Faust's own command finds each app."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agents import worker
+from agents.worker import STAGES, UnknownStage, chosen
+
+ROOT = Path(worker.__file__).parents[1]
+
+
+def test_names_in_the_order_of_the_road():
+    assert chosen(["send", "ingest", "send"]) == ["ingest", "send"]
+    assert chosen(["all"]) == chosen(["route", "all"]) == list(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("names", "text"), [([], "was named"), (["sned"], "no stage sned: there are ingest,"), (["Send", "all"], "Send")]
+)
+def test_unknown_names(names, text):
+    with pytest.raises(UnknownStage, match=text):
+        chosen(names)
+
+
+def test_there_is_one_module_for_each_stage():
+    helpers = {"__init__", "application", "services", "worker"}
+    assert {path.stem for path in (ROOT / "agents").glob("*.py")} - helpers == set(STAGES)
+
+
+def test_no_stage_is_longer_than_150_lines():
+    lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "agents").glob("*.py")}
+    assert not {name: length for name, length in lengths.items() if length > 150}
+
+
+def run(command, tmp_path):
+    env = {**os.environ, "POSTROAD_DATA_DIR": str(tmp_path), "POSTROAD_KAFKA": "127.0.0.1:1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *command], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_faust_finds_the_app_of_a_stage(tmp_path):
+    found = run(["-m", "faust", "-A", "agents.send", "agents"], tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "postroad-send" in found.stdout + found.stderr
+
+
+def test_every_stage_has_an_app_with_its_own_id_and_importing_one_opens_nothing(tmp_path):
+    code = f"""
+import importlib
+for name in {STAGES!r}:
+    module = importlib.import_module("agents." + name)
+    assert module.stage.name == name == module.NAME
+import os; assert not os.listdir({str(tmp_path)!r})
+from agents.worker import app_of
+apps = [app_of(name) for name in {STAGES!r}]
+assert [app.conf.id for app in apps] == ["postroad-" + name for name in {STAGES!r}]
+assert len({{id(app.services) for app in apps}}) == 1
+"""
+    found = run(["-c", code], tmp_path)
+    assert found.returncode == 0, found.stderr
+
+
+def test_a_module_has_nothing_else_to_give():
+    from agents import send
+
+    with pytest.raises(AttributeError, match="nothing"):
+        send.nothing  # noqa: B018  # the access is the test
