@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 
-.PHONY: help setup demo test check send up bench-hop lock clean
+.PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity restart-drill lock clean
 
 help:
 	@echo 'make demo         set up, then send 2,000 submissions through the whole road and compare with what arrived'
@@ -15,6 +15,8 @@ help:
 	@echo 'make send FILE=mail.eml TO=a@b TENANT=t   one mail through the running stack'
 	@echo 'make check        ruff, mypy --strict, layers'
 	@echo 'make bench-hop    CPU of one hop beside stock Faust and the bare client'
+	@echo 'make bench-latency, bench-capacity   one mail alone; as many as go'
+	@echo 'make restart-drill   the stack killed with -9 in the middle of the demo load'
 	@echo 'make lock         requirements.lock from pyproject.toml'
 	@echo 'make clean        remove what was built and kept (.venv, .local)'
 
@@ -39,6 +41,15 @@ up: setup
 
 bench-hop: setup
 	@$(PY) -m loadtest.bench_hop
+
+bench-latency: setup
+	@$(PY) -m loadtest.bench_latency
+
+bench-capacity: setup
+	@$(PY) -m loadtest.bench_capacity
+
+restart-drill: setup
+	@$(PY) -m loadtest.restart
 
 lock: .local/stamps/python
 	@$(PY) -m pip install --quiet pip-tools

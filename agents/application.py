@@ -41,7 +41,11 @@ class StageApp(faust.App):
     def is_ready(self) -> bool:
         """Every source partition that the group gave us is recovered and read from."""
         read = self.consumer.sought()
-        return bool(read) and self.runner.ready and {tp for tp in self.consumer.assignment() if tp.topic in self.runner.sources} <= read
+        return (
+            bool(read)
+            and self.runner.ready
+            and {tp for tp in self.consumer.assignment() if tp.topic in self.runner.sources} <= read
+        )
 
 
 def application(stage: Stage | EffectStage | BatchStage) -> Callable[[str], StageApp]:
@@ -73,7 +77,9 @@ def build(
 ) -> StageApp:
     """The app of `stage`. `services`: what handlers find as `state.services`; `start()` is awaited first."""
     logging.disable(logging.DEBUG)  # faust.md 12: the root logger stays at DEBUG whatever -l says, 20 % of CPU
-    gc.set_threshold(20_000, 20, 50)  # records in work live for one batch: at Python's 700 they are traversed again and again
+    gc.set_threshold(
+        20_000, 20, 50
+    )  # records in work live for one batch: at Python's 700 they are traversed again and again
     data_dir = installation.data_dir / stage.name
     data_dir.mkdir(parents=True, exist_ok=True)
     app = StageApp(

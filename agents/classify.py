@@ -1,6 +1,8 @@
-"""Classify: what a reply means, and what follows: an end, another try, a suppression. And what comes back after the end.
+"""Classify: what a reply means, and what follows: another try, a suppression, the end. And what comes back after the end.
 
-mail.attempts, mail.reports (key: message id) -> mail.events, mail.scheduled, mail.suppressions
+mail.attempts, mail.reports, mail.endings (key: message id) -> mail.events, mail.scheduled, mail.suppressions
+
+All ends of all messages are written here, whichever stage has found them: one writer per message, so there is one end.
 """
 
 from __future__ import annotations
@@ -10,22 +12,22 @@ from collections.abc import Iterator
 from typing import Any
 
 from agents.application import application
-from avro.records import Attempt, Message, Report, Suppression
+from avro.records import Attempt, Ending, EventKind, Message, Report, Suppression
 from postroad import bounces, reports
 from postroad.content import ContentMissing, ContentUnavailable
 from postroad.events import Fields, event
 from postroad.retry import next_try
 from postroad.senders import message_of
 from postroad.smtp import Reply
-from tables import delivered
-from tables.delivered import DELIVERED
-from topics.catalogue import ATTEMPTS, EVENTS, REPORTS, SCHEDULED, SUPPRESSIONS, Output
+from tables import ended
+from tables.ended import ENDED, Ended
+from topics.catalogue import ATTEMPTS, ENDINGS, EVENTS, REPORTS, SCHEDULED, SUPPRESSIONS, Output
 from topics.stage import Hold, Stage
 from topics.state import View
 
 NAME = "classify"
 
-stage = Stage(NAME, reads=[ATTEMPTS, REPORTS], writes=[EVENTS, SCHEDULED, SUPPRESSIONS], tables=[DELIVERED])
+stage = Stage(NAME, reads=[ATTEMPTS, REPORTS, ENDINGS], writes=[EVENTS, SCHEDULED, SUPPRESSIONS], tables=[ENDED])
 __getattr__ = application(stage)
 
 
@@ -42,19 +44,18 @@ def judge(attempt: Attempt, state: View) -> Iterator[Output]:
     }  # fmt: skip
     at = attempt["at"]
     if verdict.outcome == "delivered":
-        state.delivered.put(message["message_id"], delivered.kept(message), at + delivered.KEPT_MS)
-        yield EVENTS.send(event(message, "delivered", at, NAME, **fields))
+        yield _end(message, "delivered", at, NAME, fields, state)
         return
-    if state.delivered.get(message["message_id"]) is not None:
+    if state.ended.get(message["message_id"]) is not None:
         return  # tried once more after a crash of send: it has its end
     if verdict.outcome in ("hard", "soft"):
-        yield EVENTS.send(event(message, "bounced", at, NAME, **fields))
+        yield _end(message, "bounced", at, NAME, fields, state)
         if verdict.outcome == "hard":
             yield SUPPRESSIONS.send(_hard_bounce(message, at, message["message_id"], str(reply)))
         return
     due = next_try(at, number, message["message_id"], state.services.retries, verdict.reason == "greylisted")
     if due > message["expires_at"]:
-        yield EVENTS.send(event(message, "expired", at, NAME, **fields))
+        yield _end(message, "expired", at, NAME, fields, state)
         return
     fields["due_at"] = due
     yield EVENTS.send(event(message, "deferred", at, NAME, **fields))
@@ -62,6 +63,27 @@ def judge(attempt: Attempt, state: View) -> Iterator[Output]:
     broke_off = attempt["phase"] == "body" and not reply.code  # after the final dot: the MX may have taken it
     message["possible_duplicate"] = message["possible_duplicate"] or attempt["possible_duplicate"] or broke_off
     yield SCHEDULED.send({"message": message, "at": at, "due_at": due, "reason": "retry", "return_to": "scored"})
+
+
+@stage.on(ENDINGS)
+def end(ending: Ending, state: View) -> Output | None:
+    """The end that another stage has found, if the message has none."""
+    message = ending["message"]
+    if state.ended.get(message["message_id"]) is not None:
+        return None
+    said: Fields = {"reason": ending["reason"], "rule": ending["rule"], "detail": ending["detail"]}
+    return _end(message, ending["kind"], ending["at"], ending["stage"], said, state)
+
+
+def _end(message: Message, kind: EventKind, at: int, stage: str, fields: Fields, state: View) -> Output:
+    """The end of a message, or, where it had another one, what came after it. The same end may be told again: a second
+    delivery, flagged, has the event of the first."""
+    before: Ended | None = state.ended.get(message["message_id"])
+    if before is not None and before["kind"] != kind:
+        fields["reason"] = f"{kind}-after-{before['kind']}"
+        return EVENTS.send(event(message, "reported", at, stage, **fields))
+    state.ended.put(message["message_id"], ended.kept(kind, message), at + ended.KEPT_MS)
+    return EVENTS.send(event(message, kind, at, stage, **fields))
 
 
 def _hard_bounce(message: Message, at: int, evidence: str, detail: str) -> Suppression:
@@ -88,8 +110,8 @@ async def read_reports(todo: list[tuple[Any, Report]], state: View) -> None:
 def report_back(report: Report, state: View) -> Iterator[Output]:
     """Feedback on a message that had its end: an event, and a suppression where the recipient is bad for good."""
     message_id, mail = message_of(report["rcpt_to"]), state.found.get(state.record.offset)
-    message: Message | None = state.delivered.get(message_id)
-    if message is None:
+    known: Ended | None = state.ended.get(message_id)
+    if known is None:
         raise ValueError(f"no message of the last week has the return path {report['rcpt_to'][:100]!r}")
     if mail is None:
         raise Hold("a report was not read in time")
@@ -97,7 +119,9 @@ def report_back(report: Report, state: View) -> Iterator[Output]:
         raise mail
     for status in reports.read(mail):
         if status.action == "failed":
-            yield EVENTS.send(event(message, "reported", report["received_at"], NAME, reason="dsn", rule=report["report_id"],
+            yield EVENTS.send(event(known["message"], "reported", report["received_at"], NAME, reason="dsn", rule=report["report_id"],
                                     enhanced_code=status.code, detail=status.diagnostic))  # fmt: skip
         if status.failed_for_good:
-            yield SUPPRESSIONS.send(_hard_bounce(message, report["received_at"], report["report_id"], status.diagnostic))
+            yield SUPPRESSIONS.send(
+                _hard_bounce(known["message"], report["received_at"], report["report_id"], status.diagnostic)
+            )

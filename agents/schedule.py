@@ -1,6 +1,7 @@
 """Schedule: hold messages until they are due, or until somebody decides, then put them back on the road.
 
-mail.scheduled, mail.decisions (key: message id) -> mail.accepted, mail.validated, mail.scored (key: recipient), mail.events
+mail.scheduled, mail.decisions (key: message id) -> mail.accepted, mail.validated, mail.scored (key: recipient), mail.events,
+mail.endings
 
 A message comes back with its next round. Released twice, after a crash, it has the same round twice: suppress stops one.
 """
@@ -11,10 +12,10 @@ from collections.abc import Iterator
 
 from agents.application import application
 from avro.records import Decision, Scheduled
-from postroad.events import Fields, event
+from postroad.events import ending, event
 from tables import due
 from tables.due import DUE, NEVER, WAITING, Waiting
-from topics.catalogue import ACCEPTED, DECISIONS, EVENTS, SCHEDULED, SCORED, VALIDATED, Output
+from topics.catalogue import ACCEPTED, DECISIONS, ENDINGS, EVENTS, SCHEDULED, SCORED, VALIDATED, Output
 from topics.stage import Stage
 from topics.state import View
 
@@ -23,7 +24,7 @@ TICK_SECONDS = 0.25
 RELEASED_AT_ONCE = 200  # per tick and partition; there is a tick at once while more is due
 BACK = {"accepted": ACCEPTED, "validated": VALIDATED, "scored": SCORED}
 
-stage = Stage(NAME, reads=[SCHEDULED, DECISIONS], writes=[*BACK.values(), EVENTS], tables=[DUE, WAITING])
+stage = Stage(NAME, reads=[SCHEDULED, DECISIONS], writes=[*BACK.values(), EVENTS, ENDINGS], tables=[DUE, WAITING])
 __getattr__ = application(stage)
 
 
@@ -50,14 +51,14 @@ def decide(decision: Decision, state: View) -> Iterator[Output]:
         return
     message, now = entry["message"], state.now
     _forget(decision["message_id"], waiting.due_at, state)
-    said: Fields = {"reason": "operator", "rule": decision["by"], "detail": decision["reason"]}
+    by, why = decision["by"], decision["reason"]
     if decision["action"] == "drop":
-        yield EVENTS.send(event(message, "dropped", now, NAME, **said))
+        yield ENDINGS.send(ending(message, "dropped", now, NAME, "operator", by, why))
     elif decision["action"] == "cancel":
-        yield EVENTS.send(event(message, "cancelled", now, NAME, reason="cancelled", detail=decision["reason"]))
+        yield ENDINGS.send(ending(message, "cancelled", now, NAME, "cancelled", by, why))
     else:
         message["released"] = True
-        yield EVENTS.send(event(message, "released", now, NAME, **said))
+        yield EVENTS.send(event(message, "released", now, NAME, reason="operator", rule=by, detail=why))
         send_at = message.get("send_at") or 0
         if entry["reason"] == "held" and send_at > now:
             hold({**entry, "due_at": send_at, "reason": "send-at"}, state)
@@ -74,7 +75,9 @@ def release(state: View) -> Iterator[Output]:
             return
         _forget(message["message_id"], until, state)
         if state.now > message["expires_at"] or entry["due_at"] is None:
-            yield EVENTS.send(event(message, "expired", state.now, NAME, reason="expired", detail=f"waited: {entry['reason']}"))
+            yield ENDINGS.send(
+                ending(message, "expired", state.now, NAME, "expired", detail=f"waited: {entry['reason']}")
+            )
         else:
             yield _back(entry)
 

@@ -1,6 +1,6 @@
 """Score: hold or reject what looks like spam or phishing; park what is to be sent later.
 
-mail.validated (key: recipient) -> mail.scored (key: recipient), mail.events, mail.scheduled
+mail.validated (key: recipient) -> mail.scored (key: recipient), mail.events, mail.scheduled, mail.endings
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from agents.application import application
 from avro.records import Message, Score
 from postroad import scoring
 from postroad.content import ContentError
-from postroad.events import event
+from postroad.events import ending, event
+from postroad.retry import put_off
 from tables.content_scores import CONTENT_SCORES, KEPT_MS
-from topics.catalogue import EVENTS, SCHEDULED, SCORED, VALIDATED, Output
+from topics.catalogue import ENDINGS, EVENTS, SCHEDULED, SCORED, VALIDATED, Output
 from topics.stage import Stage
 from topics.state import View
 
 NAME = "score"
-PUT_OFF_MS = 30_000
 
-stage = Stage(NAME, reads=[VALIDATED], writes=[SCORED, EVENTS, SCHEDULED], tables=[CONTENT_SCORES])
+stage = Stage(NAME, reads=[VALIDATED], writes=[SCORED, EVENTS, ENDINGS, SCHEDULED], tables=[CONTENT_SCORES])
 __getattr__ = application(stage)
 
 
@@ -46,9 +46,11 @@ def judge(message: Message, state: View) -> Iterator[Output]:
     now = state.now
     score = _score(message, state)
     if score is None:
-        due = now + PUT_OFF_MS
+        due = put_off(now, message["round"], message["expires_at"])
         yield EVENTS.send(event(message, "scheduled", now, NAME, reason="content", due_at=due))
-        yield SCHEDULED.send({"message": message, "at": now, "due_at": due, "reason": "content", "return_to": "validated"})
+        yield SCHEDULED.send(
+            {"message": message, "at": now, "due_at": due, "reason": "content", "return_to": "validated"}
+        )
         return
     message["score"] = score
     rules, detail = ",".join(score["rules"]), f"content score {score['value']:g}"
@@ -56,7 +58,7 @@ def judge(message: Message, state: View) -> Iterator[Output]:
     verdict = scoring.verdict(score["value"], tenant.get("hold_score", 5.0), tenant.get("reject_score", 10.0),
                               message.get("released", False))  # fmt: skip
     if verdict == "reject":
-        yield EVENTS.send(event(message, "rejected", now, NAME, reason="content", rule=rules, detail=detail))
+        yield ENDINGS.send(ending(message, "rejected", now, NAME, "content", rules, detail))
         return
     yield EVENTS.send(event(message, "scored", now, NAME, rule=rules, detail=detail))
     if verdict == "hold":
@@ -64,7 +66,9 @@ def judge(message: Message, state: View) -> Iterator[Output]:
         yield SCHEDULED.send({"message": message, "at": now, "due_at": None, "reason": "held", "return_to": "scored"})
     elif (send_at := message.get("send_at")) and send_at > now:
         yield EVENTS.send(event(message, "scheduled", now, NAME, reason="send-at", due_at=send_at))
-        yield SCHEDULED.send({"message": message, "at": now, "due_at": send_at, "reason": "send-at", "return_to": "scored"})
+        yield SCHEDULED.send(
+            {"message": message, "at": now, "due_at": send_at, "reason": "send-at", "return_to": "scored"}
+        )
     else:
         yield SCORED.send(message)
 

@@ -21,6 +21,7 @@ from postroad.dkim import DkimError, sign
 from postroad.events import event
 from postroad.limits import Limit, reserve
 from postroad.mime import needs_smtputf8
+from postroad.retry import put_off
 from postroad.senders import domain_of_tenant, signing_keys
 from postroad.smtp import Envelope, Reply, Result
 from tables import deliveries, rate_limits
@@ -32,7 +33,6 @@ from topics.state import View
 
 NAME = "send"
 PATIENCE_MS = 1000  # a place in the site's rate that is nearer is waited for, a later one parks the message
-PUT_OFF_MS = 30_000  # the content store is away
 BUSY_MS = 3_000  # all connections of the site are in use for longer than its pool waits
 
 
@@ -74,7 +74,7 @@ async def deliver(message: Message, state: View, possible_duplicate: bool) -> Se
     try:
         signed = await _signed(message, services, state.now)
     except ContentUnavailable:
-        return Parked(state.now + PUT_OFF_MS, "content", flag)
+        return Parked(put_off(state.now, message["round"], message["expires_at"]), "content", flag)
     except (ContentMissing, DkimError) as exc:
         return Sent(_local(Reply(554, "5.6.0", str(exc))), flag)
     envelope = Envelope(message["return_path"], message["recipient"], needs_smtputf8(signed))
@@ -132,7 +132,9 @@ def settle(message: Message, outcome: Sent | Parked | None, state: View) -> Iter
     if isinstance(outcome, Parked):
         due, message["possible_duplicate"] = min(outcome.until, message["expires_at"]), outcome.possible_duplicate
         yield EVENTS.send(event(message, "scheduled", now, NAME, reason=outcome.reason, due_at=due))
-        yield SCHEDULED.send({"message": message, "at": now, "due_at": due, "reason": outcome.reason, "return_to": "scored"})
+        yield SCHEDULED.send(
+            {"message": message, "at": now, "due_at": due, "reason": outcome.reason, "return_to": "scored"}
+        )
         return
     if (route := message["route"]) and (used := state.services.rates.get((state.partition, _rate(route)))):
         state.rate_limits.put(_rate(route), used, now + rate_limits.KEPT_MS)

@@ -51,7 +51,9 @@ class Services:
         client = self._clients.get(limits)
         if client is None:
             transport = AioTransport(SmtpTimeouts(scale=self.settings.smtp_timeout_scale))
-            settings = PoolSettings(max(1, limits.connections // limits.shards), limits.messages_per_connection, limits.idle_s)
+            settings = PoolSettings(
+                max(1, limits.connections // limits.shards), limits.messages_per_connection, limits.idle_s
+            )
             pool = Connections(transport, settings, self.settings.smtp_port)
             client = self._clients[limits] = Client(pool, self.resolver)
         return client

@@ -1,6 +1,7 @@
 """Suppress: stop mail to recipients who must not get it, what was cancelled, and repeats of a message.
 
-mail.scored, mail.suppressions, mail.cancellations (key: recipient) -> mail.cleared (key: recipient domain), mail.events
+mail.scored, mail.suppressions, mail.cancellations (key: recipient) -> mail.cleared (key: recipient domain), mail.events,
+mail.endings
 """
 
 from __future__ import annotations
@@ -8,21 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agents.application import application
-from avro.records import Decision, Event, Message, Suppression
+from avro.records import Decision, Ending, Message, Suppression
 from postroad import suppression
-from postroad.events import event
+from postroad.events import ending, event
 from postroad.suppression import Listed
 from tables import cancelled, seen, suppressions
 from tables.cancelled import CANCELLED
 from tables.seen import SEEN
 from tables.suppressions import SUPPRESSED
-from topics.catalogue import CANCELLATIONS, CLEARED, EVENTS, SCORED, SUPPRESSIONS, Output
+from topics.catalogue import CANCELLATIONS, CLEARED, ENDINGS, EVENTS, SCORED, SUPPRESSIONS, Output
 from topics.stage import Stage
 from topics.state import View
 
 NAME = "suppress"
 
-stage = Stage(NAME, reads=[SCORED, SUPPRESSIONS, CANCELLATIONS], writes=[CLEARED, EVENTS], tables=[SUPPRESSED, SEEN, CANCELLED])
+stage = Stage(
+    NAME,
+    reads=[SCORED, SUPPRESSIONS, CANCELLATIONS],
+    writes=[CLEARED, EVENTS, ENDINGS],
+    tables=[SUPPRESSED, SEEN, CANCELLED],
+)
 __getattr__ = application(stage)
 
 
@@ -46,22 +52,26 @@ def cancel(decision: Decision, state: View) -> None:
 
 @stage.on(SCORED)
 def pass_on(message: Message, state: View) -> Iterator[Output]:
-    """Cleared, or an end. A round that was here before stops without a trace: its event was written then."""
+    """Cleared, or an end. What was here before stops without a trace: the same round, or, of a message that somebody
+    upstream has handled twice with different outcomes (a crash, and DNS said something else), a copy that was not cleared."""
     message_id, now, round = message["message_id"], state.now, message["round"]
     before = state.seen.get(message_id)
-    if before is not None and round <= before:
+    if before is not None and (round <= before or not message["cleared"]):
         return
-    end: Event | None = None
+    end: Ending | None = None
     if (reason := state.cancelled.get(message_id)) is not None:
-        end = event(message, "cancelled", now, NAME, reason="cancelled", detail=reason)
+        end = ending(message, "cancelled", now, NAME, "cancelled", detail=reason)
     elif now > message["expires_at"]:
-        end = event(message, "expired", now, NAME, reason="expired")
+        end = ending(message, "expired", now, NAME, "expired")
     elif (scope := _suppressed(message, state)) is not None:
-        end = event(message, "dropped", now, NAME, reason="suppressed", rule=scope)
+        end = ending(message, "dropped", now, NAME, "suppressed", scope)
     state.seen.put(message_id, seen.ENDED if end else round, max(now, message["expires_at"]) + seen.KEPT_MS)
-    yield EVENTS.send(end or event(message, "cleared", now, NAME))
-    if not end:
-        yield CLEARED.send(message)
+    if end:
+        yield ENDINGS.send(end)
+        return
+    message["cleared"] = True
+    yield EVENTS.send(event(message, "cleared", now, NAME))
+    yield CLEARED.send(message)
 
 
 def _suppressed(message: Message, state: View) -> str | None:

@@ -72,4 +72,6 @@ def run(names: Sequence[str]) -> None:
     # What is there now lives as long as the process: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
-    Worker(Fleet(apps), loglevel="warn", logfile=sys.stderr, override_logging=True, daemon=True).execute_from_commandline()
+    Worker(
+        Fleet(apps), loglevel="warn", logfile=sys.stderr, override_logging=True, daemon=True
+    ).execute_from_commandline()

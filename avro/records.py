@@ -9,7 +9,7 @@ MessageStream = Literal["transactional", "broadcast"]
 
 
 class Content(TypedDict):
-    """A built RFC 5322 message without the lines of one recipient alone, referred to by its hash."""
+    """A whole mail, or a built one without the header lines of one recipient alone, referred to by its hash."""
 
     hash: str
     size: int
@@ -57,6 +57,7 @@ class Message(TypedDict):
     attempt: NotRequired[int]
     round: NotRequired[int]
     possible_duplicate: NotRequired[bool]
+    cleared: NotRequired[bool]
     released: NotRequired[bool]
     score: NotRequired[Score | None]
     route: NotRequired[Route | None]
@@ -115,6 +116,21 @@ class Decision(TypedDict):
     by: str
     at: int
     reason: NotRequired[str]
+
+EndKind = Literal["dropped", "rejected", "expired", "cancelled"]
+
+
+class Ending(TypedDict):
+    """What a stage found to be the end of a message. classify writes the event of the first one, and of no other:
+    one writer per message."""
+
+    message: Message
+    kind: EndKind
+    at: int
+    stage: str
+    reason: str
+    rule: NotRequired[str]
+    detail: NotRequired[str]
 
 EventKind = Literal["accepted", "validated", "scored", "held", "released", "cleared", "routed", "scheduled", "deferred", "delivered", "bounced", "dropped", "rejected", "expired", "cancelled", "reported"]
 

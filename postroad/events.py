@@ -2,7 +2,7 @@
 
 from typing import TypedDict, Unpack
 
-from avro.records import Event, EventKind, Message
+from avro.records import EndKind, Ending, Event, EventKind, Message
 
 ENDS: frozenset[EventKind] = frozenset({"delivered", "bounced", "dropped", "rejected", "expired", "cancelled"})
 """Every accepted message reaches exactly one of these."""
@@ -69,3 +69,19 @@ def event(message: Message, kind: EventKind, at: int, stage: str, **fields: Unpa
         if "reply" in fields:
             made["reply"] = fields["reply"][:TEXT_MAX]
     return made
+
+
+def ending(
+    message: Message, kind: EndKind, at: int, stage: str, reason: str, rule: str = "", detail: str = ""
+) -> Ending:
+    """What `stage` found to be the end of `message` at `at` (ms)."""
+    bare: Message = {**message, "content": {**message["content"], "inline": None}}
+    return {
+        "message": bare,
+        "kind": kind,
+        "at": at,
+        "stage": stage,
+        "reason": reason,
+        "rule": rule,
+        "detail": detail[:TEXT_MAX],
+    }

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from avro.records import Content, Message, Recipient, Submission, Tenant
 from postroad import mime
 from postroad.addresses import BadAddress, domain_of, normalise
-from postroad.checks import Problem
+from postroad.checks import Problem, check_submission
 from postroad.content import ContentError, ContentStore, ContentUnavailable
 from postroad.ids import message_id
 from postroad.limits import DayQuota, DayUse, Limit, reserve
@@ -50,8 +50,27 @@ def sender_domain(submission: Submission) -> str:
         return ""
 
 
+def refusal(submission: Submission, tenant: Tenant | None, key: bytes | None) -> Problem | None:
+    """Why a submission as a whole is rejected. `key`: of its record."""
+    if tenant is None:
+        return Problem(
+            "unknown-tenant", "tenants", f"no tenant {submission['tenant'][:64]!r}: `postroad tenants apply` makes one"
+        )
+    if not tenant.get("active", True):
+        return Problem("inactive-tenant", "tenants", "the tenant is not active")
+    if key != submission["tenant"].encode():
+        return Problem("bad-key", "tenants", "the record's key is not the tenant's id: its quotas are kept by key")
+    return check_submission(submission)
+
+
 def message(
-    submission: Submission, tenant: Tenant | None, recipient: Recipient, *, accepted_at: int, place: str, expires_ms: int
+    submission: Submission,
+    tenant: Tenant | None,
+    recipient: Recipient,
+    *,
+    accepted_at: int,
+    place: str,
+    expires_ms: int,
 ) -> Message:
     """The message of one recipient, still without its content. `place`: "partition:offset" of the submission;
     `expires_ms`: how long a message is tried where the submission does not say."""

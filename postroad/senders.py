@@ -8,7 +8,9 @@ from postroad.dkim import SigningKey
 
 def domain_of_tenant(tenant: Tenant, domain: str) -> SenderDomain | None:
     """The tenant's domain that `domain` (A-labels, lower case) is, or lies below; the longest where several fit."""
-    fitting = [own for own in tenant.get("domains", []) if domain == own["domain"] or domain.endswith("." + own["domain"])]
+    fitting = [
+        own for own in tenant.get("domains", []) if domain == own["domain"] or domain.endswith("." + own["domain"])
+    ]
     return max(fitting, key=lambda own: len(own["domain"]), default=None)
 
 

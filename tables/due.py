@@ -26,7 +26,9 @@ class Waiting(NamedTuple):
 
 
 DUE: Table[Scheduled] = Table(1, "due", _codec.encode, _codec.decode)
-WAITING: Table[Waiting] = Table(2, "waiting", lambda place: _place.pack(*place), lambda raw: Waiting(*_place.unpack(raw)))
+WAITING: Table[Waiting] = Table(
+    2, "waiting", lambda place: _place.pack(*place), lambda raw: Waiting(*_place.unpack(raw))
+)
 
 
 def key(due_at: int, message_id: str) -> bytes:

@@ -84,7 +84,9 @@ class BatchRunner(Runner):
             except asyncio.CancelledError:
                 raise
             except Exception as exc:
-                log.warning("%s: the store did not take %d batches, trying again: %r", self.stage.name, len(batches), exc)
+                log.warning(
+                    "%s: the store did not take %d batches, trying again: %r", self.stage.name, len(batches), exc
+                )
                 self.metrics.count("held")
                 self._recovered = None
                 for batch in batches:  # a rebalance need not wait for a store that is away

@@ -14,6 +14,7 @@ from avro.records import (
     Attempt,
     DeadLetter,
     Decision,
+    Ending,
     Event,
     Message,
     Report,
@@ -106,6 +107,7 @@ ATTEMPTS: Topic[Attempt] = Topic("mail.attempts", "Attempt", lambda a: a["messag
 REPORTS: Topic[Report] = Topic("mail.reports", "Report", lambda r: _message_of(r["rcpt_to"]))
 EVENTS: Topic[Event] = Topic("mail.events", "Event", lambda e: e["message_id"], retention_ms=30 * DAY_MS)
 SCHEDULED: Topic[Scheduled] = Topic("mail.scheduled", "Scheduled", lambda s: s["message"]["message_id"])
+ENDINGS: Topic[Ending] = Topic("mail.endings", "Ending", lambda e: e["message"]["message_id"])
 DECISIONS: Topic[Decision] = Topic("mail.decisions", "Decision", lambda d: d["message_id"])
 # Whatever could not be processed, byte for byte, so it takes the largest record of any topic and what we say about it.
 DEAD_LETTERS: Topic[DeadLetter] = Topic(
@@ -115,6 +117,6 @@ TENANTS: Topic[Tenant] = Topic("control.tenants", "Tenant", lambda t: t["tenant"
 
 ALL: tuple[Topic[Any], ...] = (
     SUBMISSIONS, ACCEPTED, VALIDATED, SCORED, SUPPRESSIONS, CANCELLATIONS, CLEARED, OUTBOUND, ATTEMPTS, REPORTS, EVENTS,
-    SCHEDULED, DECISIONS, DEAD_LETTERS, TENANTS,
+    SCHEDULED, ENDINGS, DECISIONS, DEAD_LETTERS, TENANTS,
 )  # fmt: skip
 BY_NAME: dict[str, Topic[Any]] = {topic.name: topic for topic in ALL}

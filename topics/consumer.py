@@ -35,6 +35,7 @@ from mode.utils.futures import maybe_async
 
 OFFSET_KEY = b"__faust\0offset__"  # faust.stores.rocksdb.Store.offset_key
 BATCH_MAX = 500  # records in one event: about 10 ms of work, which all I/O of the process waits for
+BATCH_BYTES_MAX = 4 << 20  # of values, where batches are joined: submissions may be large
 OUTSTANDING_MAX = 2000  # offsets from the first unfinished record to the last one read; then a partition is not fetched
 SETTLE_SECONDS = 8.0  # a rebalance or a stop waits this long for effects that have begun
 LEASE = 0.8  # share of the session after which a worker without a heartbeat begins nothing
@@ -59,6 +60,10 @@ class Batch:
         self.first: int = records[0].offset  # of what is unfinished
         self.next_offset: int = records[-1].offset + 1
         self.finished = False
+
+    def bytes(self) -> int:
+        """Size of its values."""
+        return sum(len(record.value or b"") for record in self.records)
 
 
 class Tick:
@@ -217,6 +222,20 @@ class Consumer(stock.Consumer):
         if offset > batch.first and (queue := self._delivered.get(batch.tp)) and queue[0] is batch:
             batch.first = self._watermark[batch.tp] = offset
             self._wake.set()
+
+    def join(self, batch: Batch, other: Batch) -> bool:
+        """Put `other` at the end of `batch`, where it is the next one of the partition and neither has begun. A stage that is
+        behind finds many small batches (each fetch is one); each would cost a confirmed write of its own."""
+        queue = self._delivered.get(batch.tp)
+        if queue is None or batch.generation != other.generation or batch not in queue or other not in queue:
+            return False
+        if queue.index(other) != queue.index(batch) + 1 or len(batch.records) + len(other.records) > BATCH_MAX:
+            return False
+        if batch.bytes() + other.bytes() > BATCH_BYTES_MAX:
+            return False
+        batch.records, batch.next_offset = [*batch.records, *other.records], other.next_offset
+        queue.remove(other)
+        return True
 
     def finish(self, batch: Batch) -> None:
         """Every effect of the batch is confirmed by the broker."""

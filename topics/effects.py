@@ -51,11 +51,11 @@ from faust.types import TP
 from topics.codec import DecodeError, UnknownSchema
 from topics.consumer import Batch
 from topics.outputs import Outputs
-from topics.runner import SWEEP_SECONDS, Runner, Store, TooMuchChange, Wiring, give_up
+from topics.runner import REST_MAX_SECONDS, SWEEP_SECONDS, Runner, Store, TooMuchChange, Wiring, give_up
 from topics.stage import EffectStage, outputs_of
 from topics.state import View
 
-FLUSH_SECONDS = 0.005  # results are gathered this long; a cycle takes about as long again
+FLUSH_SECONDS = 0.005  # results are gathered this long at least, and as long as the last cycle took: see runner.Lane
 WINDOW = 4096  # 5 s at 800 records/s of one partition; 1 KiB of progress, 8 MiB of 2 KiB records
 SETTLE_SECONDS = 15.0  # most SMTP transactions end in this time; stays below the rebalance time-out
 _progress = struct.Struct(">qI")
@@ -151,7 +151,7 @@ class EffectRunner(Runner):
         self._done: list[tuple[Item, asyncio.Task[Any]]] = []
         self._wake, self._turn = asyncio.Event(), asyncio.Lock()
         self._expires = any(table.expires for table in stage.tables)
-        self._swept_at = 0.0
+        self._swept_at = self._cycle_s = 0.0
         self._flusher: asyncio.Future[None] | None = None
 
     # -- records in ------------------------------------------------------------------------------------------------
@@ -350,11 +350,13 @@ class EffectRunner(Runner):
                     except TimeoutError:
                         pass  # nothing to do but, perhaps, to sweep
                 if len(self._done) < self.stage.limit // 4:
-                    await asyncio.sleep(FLUSH_SECONDS)
+                    await asyncio.sleep(max(FLUSH_SECONDS, min(self._cycle_s, REST_MAX_SECONDS)))
                 self._wake.clear()
                 if self.consumer.holds_lease():
                     async with asyncio.timeout(self.wiring.delivery_s), self._turn:
+                        started = time.monotonic()
                         await self._cycle()
+                        self._cycle_s = time.monotonic() - started
                 else:  # frozen, or the broker is away: the next heartbeat tells
                     if self.app.rebalancing:  # it has told: nothing to wait for
                         for window in self._windows.values():

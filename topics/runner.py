@@ -28,6 +28,7 @@ import os
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 EXIT_FAILED = 70  # EX_SOFTWARE: the supervisor starts the worker again
 HOLD_SECONDS = 1.0  # between two tries of a batch that is held
 SWEEP_SECONDS = 10.0
+REST_MAX_SECONDS = 0.05
 REFUSED_SECONDS, REFUSED_MAX = 60.0, 1000  # a schema id that the registry does not have is asked for again after this
 
 #: One batch is computed per turn of the loop, first come first served, whatever app or partition it is of. Without it a stage
@@ -186,6 +188,42 @@ class Runner:
         self.add(outputs, output, source)
 
 
+class Lane:
+    """Batches and ticks of one partition number, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Batch | tuple[Tick, Ticker]] = deque()
+        self._some = asyncio.Event()
+        self._rested_at = 0.0
+
+    def put_nowait(self, work: Batch | tuple[Tick, Ticker]) -> None:
+        self._waiting.append(work)
+        self._some.set()
+
+    async def get(self, consumer: Consumer) -> Batch | tuple[Tick, Ticker]:
+        """The next one; neighbours of a batch that wait behind it come with it.
+
+        Not before the lane has rested for as long as it worked: under load work comes in larger pieces, which are cheaper,
+        and what comes alone does not wait.
+        """
+        await self._some.wait()
+        if (rest := self._rested_at - time.monotonic()) > 0:
+            await asyncio.sleep(rest)
+        work = self._waiting.popleft()
+        while isinstance(work, Batch) and self._waiting and isinstance(other := self._waiting[0], Batch):
+            if other.tp != work.tp or not consumer.join(work, other):
+                break
+            self._waiting.popleft()
+        if not self._waiting:
+            self._some.clear()
+        return work
+
+    def worked(self, since: float) -> None:
+        """Work that began at `since` (monotonic seconds) is done."""
+        now = time.monotonic()
+        self._rested_at = now + min(now - since, REST_MAX_SECONDS)
+
+
 class StageRunner(Runner):
     """Runs a `Stage`."""
 
@@ -198,7 +236,7 @@ class StageRunner(Runner):
             raise ValueError(f"stage {stage.name} has no handler for {', '.join(missing)}")
         self._handlers = {wiring.names[topic]: handler for topic, handler in stage.handlers.items()}
         self._preparers = {wiring.names[topic]: preparer for topic, preparer in stage.preparers.items()}
-        self._lanes: dict[int, asyncio.Queue[Batch | tuple[Tick, Ticker]]] = {}
+        self._lanes: dict[int, Lane] = {}
         self._ticking: set[tuple[int, Ticker]] = set()
         tickers = list(stage.tickers)
         if store is not None and any(table.expires for table in stage.tables):
@@ -214,10 +252,10 @@ class StageRunner(Runner):
         async for batch in stream.noack():
             self._lane(batch.tp.partition).put_nowait(batch)
 
-    def _lane(self, partition: int) -> asyncio.Queue[Any]:
+    def _lane(self, partition: int) -> Lane:
         lane = self._lanes.get(partition)
         if lane is None:
-            lane = self._lanes[partition] = asyncio.Queue()
+            lane = self._lanes[partition] = Lane()
             self.app.add_future(self._work(lane))
         return lane
 
@@ -234,12 +272,12 @@ class StageRunner(Runner):
 
         return tick
 
-    async def _work(self, lane: asyncio.Queue[Batch | tuple[Tick, Ticker]]) -> None:
+    async def _work(self, lane: Lane) -> None:
         while True:
-            work = await lane.get()
+            work = await lane.get(self.consumer)
+            started = time.monotonic()
             try:
                 if isinstance(work, Batch):
-                    started = time.monotonic()
                     if await self._run(work):
                         self.metrics.batch(len(work.records), time.monotonic() - started)
                     else:
@@ -254,6 +292,7 @@ class StageRunner(Runner):
                 raise
             except BaseException as exc:
                 give_up(exc)
+            lane.worked(started)
 
     # -- one batch -------------------------------------------------------------------------------------------------
     async def _run(self, batch: Batch) -> bool:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from topics.catalogue import EVENTS, Output, Topic
+from topics.catalogue import ENDINGS, EVENTS, Output, Topic
 
 NOW = 1_700_000_000_000
 HOUR_MS = 3_600_000
@@ -86,6 +86,11 @@ def values(outputs: Iterable[Output], topic: Topic[Any]) -> list[Any]:
     return [output.value for output in outputs if output.topic is topic]
 
 
+def said(outputs: Iterable[Output]) -> list[Any]:
+    """Events, and ends that classify is to write the event of, in order."""
+    return [output.value for output in outputs if output.topic in (EVENTS, ENDINGS)]
+
+
 def events(outputs: Iterable[Output]) -> list[tuple[str, str]]:
-    """(kind, reason) of each event."""
-    return [(event["kind"], event.get("reason", "")) for event in values(outputs, EVENTS)]
+    """(kind, reason) of each."""
+    return [(one["kind"], one.get("reason", "")) for one in said(outputs)]

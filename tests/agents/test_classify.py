@@ -1,10 +1,11 @@
 """Classify: what a reply means for the message and its recipient, and what comes back later."""
 
 import pytest
-from builders import HOUR_MS, ID, NOW, attempt, content, events, routed, values
+from builders import HOUR_MS, ID, NOW, attempt, content, events, message, routed, values
 
 from agents.classify import stage
-from topics.catalogue import ATTEMPTS, EVENTS, REPORTS, SCHEDULED, SUPPRESSIONS
+from postroad.events import ending
+from topics.catalogue import ATTEMPTS, ENDINGS, EVENTS, REPORTS, SCHEDULED, SUPPRESSIONS
 from topics.stage import Hold
 from topics.testing import Scripted
 
@@ -39,7 +40,26 @@ async def test_delivered(classify):
         "TLSv1.3",
         "there.test",
     )
-    assert classify.state.delivered.get(ID)["recipient"] == "r@there.test"
+    assert classify.state.ended.get(ID)["message"]["recipient"] == "r@there.test"
+
+
+async def test_the_first_end_stands_whoever_found_it(classify):
+    found = ending(message(), "rejected", NOW, "validate", "no-such-domain", "mx")
+    outputs = await classify.feed(ENDINGS, found, found, ending(message(), "expired", NOW, "schedule", "expired"))
+    (event,) = values(outputs, EVENTS)
+    assert (event["kind"], event["stage"], event["reason"], event["rule"]) == (
+        "rejected",
+        "validate",
+        "no-such-domain",
+        "mx",
+    )
+    assert events(await classify.feed(ATTEMPTS, attempt())) == [("reported", "delivered-after-rejected")]
+    assert await classify.feed(ATTEMPTS, attempt(550, "User unknown", "5.1.1", "rcpt")) == []
+
+
+async def test_an_end_after_the_delivery_is_none(classify):
+    await classify.feed(ATTEMPTS, attempt())
+    assert await classify.feed(ENDINGS, ending(message(), "expired", NOW, "schedule", "expired")) == []
 
 
 async def test_hard_bounce_ends_and_becomes_a_suppression(classify):

@@ -96,7 +96,9 @@ def test_crashes_lose_nothing_and_deliver_nothing_twice_without_saying_so(mails,
     drive(road, mails, decisions)
     for line in road.passed():
         note(line)
-    assert road.ends().keys() == road.accepted()
+    ends = road.ends()
+    assert ends.keys() == road.accepted()
+    assert not {id: found for id, found in ends.items() if len(found) > 1}, "two ends"
     assert {id for id, count in road.received.items() if count > 1} <= road.flagged()
 
 

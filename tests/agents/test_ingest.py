@@ -3,11 +3,11 @@
 from email import message_from_bytes, policy
 
 import pytest
-from builders import HOUR_MS, NOW, events, submission, values
+from builders import HOUR_MS, NOW, events, said, submission, values
 
 from agents import ingest
 from agents.ingest import stage
-from topics.catalogue import ACCEPTED, CANCELLATIONS, DECISIONS, EVENTS, SCHEDULED, SUBMISSIONS
+from topics.catalogue import ACCEPTED, CANCELLATIONS, DECISIONS, SCHEDULED, SUBMISSIONS
 from topics.stage import Hold
 from topics.testing import Scripted
 
@@ -21,7 +21,7 @@ def runner(services):
 
 def problem(outputs):
     """(reason, rule) of the one rejection."""
-    ((_, end),) = zip(*[iter(values(outputs, EVENTS))] * 2, strict=True)
+    ((_, end),) = zip(*[iter(said(outputs))] * 2, strict=True)
     assert end["kind"] == "rejected"
     return end["reason"], end["rule"]
 
@@ -46,8 +46,8 @@ async def test_a_replay_has_the_same_ids_and_another_record_has_others(services)
     first, again = Scripted(stage, services, NOW), Scripted(stage, services, NOW)
     ids = [values(await runner.feed(SUBMISSIONS, submission()), ACCEPTED)[0]["message_id"] for runner in (first, again)]
     assert ids[0] == ids[1]
-    (_, rejected) = values(await first.feed(SUBMISSIONS, submission()), EVENTS)
-    assert rejected["message_id"] != ids[0], "the repeat has an end of its own"
+    accepted, rejected = said(await first.feed(SUBMISSIONS, submission()))
+    assert rejected["message"]["message_id"] == accepted["message_id"] != ids[0], "the repeat has an end of its own"
 
 
 async def test_listed_in_one_shared_content_or_alone_in_a_copy(runner, services):

@@ -3,10 +3,11 @@
 import pytest
 from builders import ID, NOW, events, message, values
 
-from agents.route import PUT_OFF_MS, stage
+from agents.route import stage
 from postroad.egress import Pool, Source
 from postroad.settings import Settings, Site
 from postroad.site import shard_of
+from postroad.retry import PUT_OFF_MS
 from topics.catalogue import CLEARED, OUTBOUND, SCHEDULED
 from topics.testing import Scripted
 

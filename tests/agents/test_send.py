@@ -3,10 +3,11 @@
 import pytest
 from builders import HOUR_MS, ID, NOW, content, events, message, route, routed, values
 
-from agents.send import BUSY_MS, PATIENCE_MS, PUT_OFF_MS, stage
+from agents.send import BUSY_MS, PATIENCE_MS, stage
 from postroad.bounces import classify
 from postroad.dkim import verify
 from postroad.smtp import PoolSettings, Reply, Step, failed
+from postroad.retry import PUT_OFF_MS
 from topics.catalogue import ATTEMPTS, OUTBOUND, SCHEDULED
 from topics.testing import Scripted
 

@@ -61,8 +61,15 @@ async def test_hard_bounces_stop_mail_at_the_tenants_threshold(suppress):
 async def test_a_repeat_stops_without_a_trace_and_a_later_round_passes(suppress):
     assert len(values(await suppress.feed(SCORED, message(), message()), CLEARED)) == 1
     assert await suppress.feed(SCORED, message()) == []
-    assert len(values(await suppress.feed(SCORED, message(round=2)), CLEARED)) == 1
-    assert await suppress.feed(SCORED, message(round=1)) == [], "an earlier round that comes late is a repeat too"
+    assert len(values(await suppress.feed(SCORED, message(round=2, cleared=True)), CLEARED)) == 1
+    assert await suppress.feed(SCORED, message(round=1, cleared=True)) == [], "an earlier round that comes late repeats"
+
+
+async def test_another_copy_that_was_not_here_stops(suppress):
+    """validate was done twice, and the first time DNS did not answer: one copy came at once, one by way of schedule."""
+    (cleared,) = values(await suppress.feed(SCORED, message()), CLEARED)
+    assert cleared["cleared"]
+    assert await suppress.feed(SCORED, message(round=1)) == []
 
 
 async def test_a_repeat_of_a_dropped_message_has_no_second_end(suppress):
@@ -79,7 +86,9 @@ async def test_cancelled_before_it_comes_and_between_two_tries(suppress):
     assert events(outputs) == [("cancelled", "cancelled"), ("cleared", "")]
     assert outputs[0].value["detail"] == "so"
     await suppress.feed(CANCELLATIONS, decision("cancel", message_id="m2"))
-    assert events(await suppress.feed(SCORED, message(message_id="m2", round=1))) == [("cancelled", "cancelled")]
+    assert events(await suppress.feed(SCORED, message(message_id="m2", round=1, cleared=True))) == [
+        ("cancelled", "cancelled")
+    ]
 
 
 async def test_cancellations_are_forgotten_in_time(suppress):

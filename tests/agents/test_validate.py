@@ -4,11 +4,12 @@ import asyncio
 import dataclasses
 
 import pytest
-from builders import NOW, RAW, content, events, message, values
+from builders import NOW, RAW, content, events, message, said, values
 
-from agents.validate import PUT_OFF_MS, stage
+from agents.validate import stage
 from postroad.dns import MxAnswer
-from topics.catalogue import ACCEPTED, EVENTS, SCHEDULED, VALIDATED
+from postroad.retry import PUT_OFF_MS
+from topics.catalogue import ACCEPTED, SCHEDULED, VALIDATED
 from topics.testing import Scripted
 
 
@@ -18,7 +19,7 @@ def validate(services):
 
 
 async def rejection(validate, **fields):
-    (event,) = values(await validate.feed(ACCEPTED, message(**fields)), EVENTS)
+    (event,) = said(await validate.feed(ACCEPTED, message(**fields)))
     assert event["kind"] == "rejected"
     return event["reason"], event["rule"]
 

@@ -16,7 +16,6 @@ import pytest
 
 from analytics.clickhouse import connect
 from analytics.server import Server, available
-
 from topics.catalogue import ALL as TOPICS
 from topics.catalogue import DEAD_LETTERS, DECISIONS, SUBMISSIONS, SUPPRESSIONS, TENANTS
 

@@ -7,14 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.worker import STAGES
+from postroad.dns import MxAnswer
 from postroad.intake import Use
-from tables import dedupe, delivered, due, suppressions
+from tables import dedupe, due, ended, suppressions
 from tables.cancelled import CANCELLED
 from tables.content_scores import CONTENT_SCORES
 from tables.dedupe import DEDUPE
-from tables.delivered import DELIVERED
 from tables.deliveries import DELIVERIES, Tried
 from tables.due import DUE, NEVER, WAITING, Waiting
+from tables.ended import ENDED
 from tables.mx_cache import MX_CACHE
 from tables.rate_limits import RATE_LIMITS
 from tables.seen import SEEN
@@ -28,9 +29,9 @@ PLACES = {
     "validate": {1: "mx_cache"},
     "score": {1: "content_scores"},
     "suppress": {1: "suppressed", 2: "seen", 3: "cancelled"},
-    "route": {},
+    "route": {1: "mx_cache"},
     "send": {1: "rate_limits", 2: "deliveries"},
-    "classify": {1: "delivered"},
+    "classify": {1: "ended"},
     "schedule": {1: "due", 2: "waiting"},
     "events_sink": {},
 }
@@ -62,7 +63,7 @@ def test_numbers_are_for_life(stage):
         (CONTENT_SCORES, {"value": 1.5, "rules": ["gtube"], "model": ""}),
         (DELIVERIES, Tried(0, True)),
         (DELIVERIES, Tried(40_000, False)),
-        (MX_CACHE, b'["hosts",1,[]]'),
+        (MX_CACHE, MxAnswer("hosts", ((10, "mx.there.test"),), 1)),
         (RATE_LIMITS, 1_700_000_000_000.25),
         (SEEN, 0),
         (SEEN, 70_000),
@@ -92,11 +93,11 @@ def test_waiting_message_comes_back_whole():
 
 
 def test_delivered_message_is_kept_without_its_content():
-    kept = delivered.kept(decoded_message())
-    found = DELIVERED.decode(DELIVERED.encode(kept))
+    kept = ended.kept("delivered", decoded_message())
+    found = ENDED.decode(ENDED.encode(kept))
     assert found == kept
-    assert found["content"] == {"hash": "", "size": 3}
-    assert len(DELIVERED.encode(kept)) < 1000
+    assert found["kind"] == "delivered" and found["message"]["content"] == {"hash": "", "size": 3}
+    assert len(ENDED.encode(kept)) < 1000
 
 
 @given(text, text, text, text)

@@ -399,7 +399,7 @@ async def test_delivery_that_hangs_ends_the_worker(bench, monkeypatch):
     assert bench.consumer.finished == []
     ended = []
     monkeypatch.setattr(topics.runner, "give_up", lambda exc: ended.append(exc) or (_ for _ in ()).throw(SystemExit))
-    lane = asyncio.Queue()
+    lane = topics.runner.Lane()
     lane.put_nowait(bench.batch(event(1)))
     with pytest.raises(SystemExit):
         await bench.runner._work(lane)

@@ -1,0 +1,80 @@
+"""The demo's load, with `postroad up` killed by -9 in the middle and started again on the same folder.
+
+    python -m loadtest.restart [--folder FOLDER]
+
+Everything dies at once: Kafka, all stages, chdb. The producer lives on and writes again when Kafka is back. Nothing may be
+lost, and a mail may reach the farm a second time only where an event says possible_duplicate (the MX had it, and we
+died before we had written down its reply). Last line RESULT; exit status 1 when lost, in_flight or unflagged is not 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from deploy.local import ROOT, STATE
+from loadtest.demo.load import SETTINGS, Load
+from loadtest.demo.road import Road, RoadError, fresh, stop_on_signals
+from loadtest.mxfarm import FarmError
+
+
+def main() -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest.restart", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=STATE / "restart", help="emptied first; kept afterwards")
+    folder: Path = parser.parse_args().folder.absolute()
+    os.chdir(ROOT)
+    stop_on_signals()
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    try:
+        return drill(folder, console)
+    except (RoadError, FarmError) as error:
+        print(f"restart: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("restart: stopped", file=sys.stderr)
+    return 1
+
+
+def drill(folder: Path, console: Console) -> int:
+    """One run."""
+    began = time.monotonic()
+    with fresh(folder), Road(folder, SETTINGS) as road:
+        console.print(f"ready in {road.ready_s:.1f} s")
+        load = Load(road, console)
+        load.prepare()
+        with load.producing():
+            load.wait(until=lambda: len(load.acknowledged) >= len(load.plan) // 2)
+            written, arrived = len(load.acknowledged), len(road.farm.receipts)
+            road.kill()
+            console.print(
+                f"kill -9 with {written:,} of {len(load.plan):,} submissions written and {arrived:,} mails at the farm"
+            )
+            road.start()
+            console.print(f"ready again in {road.ready_s:.1f} s")
+            if not load.wait():
+                console.print("[bold red]nothing moves any more; what follows is what there is[/]")
+                road.print_logs()
+        account, _, _ = load.settle()
+        for what, which in (("lost", account.lost), ("two ends", account.twice), ("unflagged", account.unflagged)):
+            if which:
+                console.print(f"[bold red]{what}:[/] {', '.join(which[:20])}")
+        for line in account.differs:  # not a failure here: a plan by the clock, and the clock stood still for a while
+            console.print(f"other than in a run without a crash: {escape(line)}")
+    result = {
+        "accepted": account.accepted, "lost": len(account.lost), "in_flight": len(account.in_flight),
+        "second_deliveries": len(account.second), "unflagged": len(account.unflagged),
+        "seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip
+    print("RESULT", json.dumps(result))
+    return 1 if account.lost or account.in_flight or account.unflagged else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
