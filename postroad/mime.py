@@ -146,6 +146,9 @@ def _date(date_ms: int) -> str:
 class _Policy(EmailPolicy):
     """Field bodies are kept as they were folded here."""
 
+    def header_max_count(self, name: str) -> None:
+        """No limit is looked up: the library makes a class for each field that it is asked about."""
+
     def header_store_parse(self, name: str, value: Any) -> tuple[str, Any]:
         return name, value
 
