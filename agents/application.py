@@ -77,9 +77,8 @@ def build(
 ) -> StageApp:
     """The app of `stage`. `services`: what handlers find as `state.services`; `start()` is awaited first."""
     logging.disable(logging.DEBUG)  # faust.md 12: the root logger stays at DEBUG whatever -l says, 20 % of CPU
-    gc.set_threshold(
-        20_000, 20, 50
-    )  # records in work live for one batch: at Python's 700 they are traversed again and again
+    # records in work live for one batch: at Python's 700 they are traversed again and again
+    gc.set_threshold(20_000, 20, 50)
     data_dir = installation.data_dir / stage.name
     data_dir.mkdir(parents=True, exist_ok=True)
     app = StageApp(

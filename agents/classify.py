@@ -46,8 +46,12 @@ def judge(attempt: Attempt, state: View) -> Iterator[Output]:
     if verdict.outcome == "delivered":
         yield _end(message, "delivered", at, NAME, fields, state)
         return
-    if state.ended.get(message["message_id"]) is not None:
-        return  # tried once more after a crash of send: it has its end
+    broke_off = attempt["phase"] == "body" and not reply.code  # after the final dot: the MX may have taken it
+    if (before := state.ended.get(message["message_id"])) is not None:  # tried once more after a crash of send
+        if attempt["possible_duplicate"] or broke_off:
+            fields["reason"], fields["possible_duplicate"] = f"tried-after-{before['kind']}", True
+            yield EVENTS.send(event(message, "reported", at, NAME, **fields))
+        return
     if verdict.outcome in ("hard", "soft"):
         yield _end(message, "bounced", at, NAME, fields, state)
         if verdict.outcome == "hard":
@@ -60,7 +64,6 @@ def judge(attempt: Attempt, state: View) -> Iterator[Output]:
     fields["due_at"] = due
     yield EVENTS.send(event(message, "deferred", at, NAME, **fields))
     message["attempt"] = number
-    broke_off = attempt["phase"] == "body" and not reply.code  # after the final dot: the MX may have taken it
     message["possible_duplicate"] = message["possible_duplicate"] or attempt["possible_duplicate"] or broke_off
     yield SCHEDULED.send({"message": message, "at": at, "due_at": due, "reason": "retry", "return_to": "scored"})
 
@@ -71,19 +74,25 @@ def end(ending: Ending, state: View) -> Output | None:
     message = ending["message"]
     if state.ended.get(message["message_id"]) is not None:
         return None
-    said: Fields = {"reason": ending["reason"], "rule": ending["rule"], "detail": ending["detail"]}
+    said: Fields = {"reason": ending["reason"], "rule": ending["rule"], "detail": ending["detail"],
+                    "possible_duplicate": message["possible_duplicate"]}  # fmt: skip
     return _end(message, ending["kind"], ending["at"], ending["stage"], said, state)
 
 
 def _end(message: Message, kind: EventKind, at: int, stage: str, fields: Fields, state: View) -> Output:
-    """The end of a message, or, where it had another one, what came after it. The same end may be told again: a second
-    delivery, flagged, has the event of the first."""
+    """The end of a message, or, where it had one, what came after it. The same end of the same try may be told again: a
+    second delivery, flagged, has the event of the first."""
     before: Ended | None = state.ended.get(message["message_id"])
-    if before is not None and before["kind"] != kind:
+    if before is not None and (before["kind"] != kind or _try(before["message"]) != _try(message)):
         fields["reason"] = f"{kind}-after-{before['kind']}"
+        fields["possible_duplicate"] = fields["possible_duplicate"] or before["kind"] == kind
         return EVENTS.send(event(message, "reported", at, stage, **fields))
     state.ended.put(message["message_id"], ended.kept(kind, message), at + ended.KEPT_MS)
     return EVENTS.send(event(message, kind, at, stage, **fields))
+
+
+def _try(message: Message) -> tuple[int, int]:
+    return message["round"], message["attempt"]
 
 
 def _hard_bounce(message: Message, at: int, evidence: str, detail: str) -> Suppression:
@@ -121,7 +130,7 @@ def report_back(report: Report, state: View) -> Iterator[Output]:
         if status.action == "failed":
             yield EVENTS.send(event(known["message"], "reported", report["received_at"], NAME, reason="dsn", rule=report["report_id"],
                                     enhanced_code=status.code, detail=status.diagnostic))  # fmt: skip
-        if status.failed_for_good:
+        if status.failed_for_good and reports.is_about(status, known["message"]["recipient"]):
             yield SUPPRESSIONS.send(
                 _hard_bounce(known["message"], report["received_at"], report["report_id"], status.diagnostic)
             )

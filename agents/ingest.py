@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from agents.application import application
 from agents.services import Services
 from avro.records import Decision, Message, Submission
 from postroad import intake
-from postroad.checks import Problem
+from postroad.checks import Problem, check_limits
 from postroad.content import ContentUnavailable
 from postroad.events import ending, event
 from postroad.intake import Built
@@ -27,7 +28,10 @@ from topics.state import View
 
 NAME = "ingest"
 HOUR_MS = 3_600_000
-AT_ONCE = 20  # submissions built in one turn of the loop: some 10 ms that everything else waits
+AT_ONCE = 20  # submissions built side by side: all their attachments are in memory
+
+#: For the services of a process, by partition: what the last batch has built while it is not finished.
+_built: WeakKeyDictionary[Services, dict[int, dict[tuple[int, int], list[Built]]]] = WeakKeyDictionary()
 
 stage = Stage(NAME, reads=[SUBMISSIONS], writes=[ACCEPTED, EVENTS, ENDINGS, SCHEDULED, CANCELLATIONS, DECISIONS],
               tables=[DEDUPE, TENANT_QUOTA], prepare_s=60.0)  # fmt: skip
@@ -36,36 +40,37 @@ __getattr__ = application(stage)
 
 @stage.prepare(SUBMISSIONS)
 async def build_contents(todo: list[tuple[Any, Submission]], state: View) -> None:
-    """Build every submission's MIME and store what is large, before a record refers to it."""
+    """Build every submission's MIME and store what is large, before a record refers to it.
 
-    async def one(record: Any, submission: Submission) -> None:
+    What is built stays built when the batch is held or runs into its bound: the next try goes on from there.
+    """
+    expires_ms = round(state.services.settings.expires_hours * HOUR_MS)
+    services, built = state.services, _built.setdefault(state.services, {})
+    before, places = built.get(state.partition, {}), [(record.offset, record.timestamp) for record, _ in todo]
+    begun = built[state.partition] = {place: before.get(place, []) for place in places}
+
+    async def one(record: Any, submission: Submission) -> ContentUnavailable | None:
         try:
-            messages = _messages(submission, record, state.services)
-            tenant = state.services.tenants.get(submission["tenant"])
-            if problem := intake.refusal(submission, tenant, record.key):
-                state.found[record.offset] = messages, [Built(problem=problem)] * len(messages), True
+            if problem := check_limits(submission):
+                submission = intake.told_once(submission)
+            tenant, place = services.tenants.get(submission["tenant"]), f"{record.partition}:{record.offset}"
+            messages = intake.messages(submission, tenant, record.timestamp, place, expires_ms)
+            if problem := problem or intake.refusal(submission, tenant, record.key, record.timestamp):
+                builts = [Built(problem=problem)] * len(messages)
             else:
-                builts = await intake.build(submission, messages, state.services.contents)
-                state.found[record.offset] = messages, builts, False
-        except ContentUnavailable:
-            raise
+                builts = begun[record.offset, record.timestamp]
+                await intake.build(submission, messages, services.contents, services.settings.size_max, builts)
+            state.found[record.offset] = messages, builts
+        except ContentUnavailable as exc:
+            return exc
         except Exception as exc:  # `accept` raises it: a dead letter, not a batch that is held for ever
             state.found[record.offset] = exc
+        return None
 
-    try:
-        for i in range(0, len(todo), AT_ONCE):
-            await asyncio.gather(*(one(record, submission) for record, submission in todo[i : i + AT_ONCE]))
-    except ContentUnavailable as exc:
-        raise Hold(f"the content store is away: {exc}") from exc
-
-
-def _messages(submission: Submission, record: Any, services: Services) -> list[Message]:
-    tenant, expires_ms = services.tenants.get(submission["tenant"]), round(services.settings.expires_hours * HOUR_MS)
-    place = f"{record.partition}:{record.offset}"
-    return [
-        intake.message(submission, tenant, recipient, accepted_at=record.timestamp, place=place, expires_ms=expires_ms)
-        for recipient in intake.distinct(submission["recipients"])
-    ]
+    for i in range(0, len(todo), AT_ONCE):
+        if exc := next(filter(None, await asyncio.gather(*(one(*pair) for pair in todo[i : i + AT_ONCE]))), None):
+            raise Hold(f"the content store is away: {exc}") from exc
+    del built[state.partition]
 
 
 @stage.on(SUBMISSIONS)
@@ -77,9 +82,9 @@ def accept(submission: Submission, state: View) -> Iterator[Output]:
         raise Hold("the contents of a batch were not built in time")
     if isinstance(found := state.found[state.record.offset], Exception):
         raise found
-    messages, builts, refused = found
+    messages, builts = found
     repeat = None
-    if not refused:
+    if any(not built.problem for built in builts):  # else, mended, it may come again under the same id
         repeat = _known(submission, state)
         if not repeat:
             yield from _remember(submission, messages, state)

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from agents.application import application
 from avro.records import Decision, Scheduled
 from postroad.events import ending, event
-from tables import due
-from tables.due import DUE, NEVER, WAITING, Waiting
+from tables import cancelled, due
+from tables.cancelled import CANCELLED
+from tables.due import BEGINNING, DUE, NEVER, WAITING, Waiting
 from topics.catalogue import ACCEPTED, DECISIONS, ENDINGS, EVENTS, SCHEDULED, SCORED, VALIDATED, Output
 from topics.stage import Stage
 from topics.state import View
@@ -24,27 +25,38 @@ TICK_SECONDS = 0.25
 RELEASED_AT_ONCE = 200  # per tick and partition; there is a tick at once while more is due
 BACK = {"accepted": ACCEPTED, "validated": VALIDATED, "scored": SCORED}
 
-stage = Stage(NAME, reads=[SCHEDULED, DECISIONS], writes=[*BACK.values(), EVENTS, ENDINGS], tables=[DUE, WAITING])
+stage = Stage(NAME, reads=[SCHEDULED, DECISIONS], writes=[*BACK.values(), EVENTS, ENDINGS],
+              tables=[DUE, WAITING, CANCELLED, BEGINNING])  # fmt: skip
 __getattr__ = application(stage)
 
 
 @stage.on(SCHEDULED)
-def hold(entry: Scheduled, state: View) -> None:
-    """Kept under its time; one that waits for an operator, until it expires."""
+def hold(entry: Scheduled, state: View) -> Output | None:
+    """Kept under its time; one that waits for an operator, until it expires. Of two copies of a message (upstream was done
+    twice around a crash) the one stays that suppress has let through, since it stops the other; then the later round."""
     message = entry["message"]
-    waiting: Waiting | None = state.waiting.get(message["message_id"])
-    if waiting is not None and waiting.round >= message["round"]:
-        return  # this round waits already: upstream repeats itself
-    if waiting is not None:  # an earlier round was released, and before that could be written the worker died
-        _forget(message["message_id"], waiting.due_at, state)
+    message_id, cleared, round = message["message_id"], message["cleared"], message["round"]
+    waiting: Waiting | None = state.waiting.get(message_id)
+    if waiting is not None and (waiting.cleared, waiting.round) >= (cleared, round):
+        return None
+    if waiting is not None:
+        _forget(message_id, waiting.due_at, state)
+    if (why := state.cancelled.get(message_id)) is not None:
+        return ENDINGS.send(ending(message, "cancelled", state.now, NAME, "cancelled", detail=why))
     until = entry["due_at"] if entry["due_at"] is not None else min(message["expires_at"], NEVER)
-    state.due.put(due.key(until, message["message_id"]), entry)
-    state.waiting.put(message["message_id"], Waiting(message["round"], until))
+    state.due.put(due.key(until, message_id), entry)
+    state.waiting.put(message_id, Waiting(round, until, cleared))
+    if until < (state.beginning.get("") or 0):
+        state.beginning.put("", until)
+    return None
 
 
 @stage.on(DECISIONS)
 def decide(decision: Decision, state: View) -> Iterator[Output]:
-    """A message that waits here goes on or ends; one that does not is somewhere else, and nothing happens."""
+    """A message that waits here goes on or ends. One that does not is somewhere else: nothing happens, but that it is
+    cancelled if it comes here."""
+    if decision["action"] == "cancel":
+        state.cancelled.put(decision["message_id"], decision["reason"], state.now + cancelled.KEPT_MS)
     waiting: Waiting | None = state.waiting.get(decision["message_id"])
     entry: Scheduled | None = state.due.get(due.key(waiting.due_at, decision["message_id"])) if waiting else None
     if waiting is None or entry is None:
@@ -61,7 +73,8 @@ def decide(decision: Decision, state: View) -> Iterator[Output]:
         yield EVENTS.send(event(message, "released", now, NAME, reason="operator", rule=by, detail=why))
         send_at = message.get("send_at") or 0
         if entry["reason"] == "held" and send_at > now:
-            hold({**entry, "due_at": send_at, "reason": "send-at"}, state)
+            again = hold({**entry, "due_at": send_at, "reason": "send-at"}, state)
+            yield from (again,) if again else ()
         else:
             yield _back(entry)
 
@@ -69,17 +82,31 @@ def decide(decision: Decision, state: View) -> Iterator[Output]:
 @stage.every(TICK_SECONDS)
 def release(state: View) -> Iterator[Output]:
     """What is due goes back; what has expired while it waited ends."""
-    for key, entry in state.due.scan(limit=RELEASED_AT_ONCE):
-        until, message = due.due_at(key), entry["message"]
-        if until > state.now:
-            return
+    for until, entry in _due(state):
+        message = entry["message"]
         _forget(message["message_id"], until, state)
+        state.beginning.put("", until)
         if state.now > message["expires_at"] or entry["due_at"] is None:
             yield ENDINGS.send(
                 ending(message, "expired", state.now, NAME, "expired", detail=f"waited: {entry['reason']}")
             )
         else:
             yield _back(entry)
+
+
+def _due(state: View) -> Iterator[tuple[int, Scheduled]]:
+    """The next entries whose time has come, with it. Most ticks find none: one is read, then ever more."""
+    first, n, left = due.key(state.beginning.get("") or 0, ""), 1, RELEASED_AT_ONCE
+    while left:
+        found = state.due.scan(first, limit=n)
+        for key, entry in found:
+            if due.due_at(key) > state.now:
+                return
+            yield due.due_at(key), entry
+        if len(found) < n:
+            return
+        first, left = found[-1][0] + b"\0", left - n
+        n = min(4 * n, left)
 
 
 def _back(entry: Scheduled) -> Output:

@@ -15,6 +15,7 @@ from postroad import scoring
 from postroad.content import ContentError
 from postroad.events import ending, event
 from postroad.retry import put_off
+from postroad.tenants import HOLD_SCORE, REJECT_SCORE
 from tables.content_scores import CONTENT_SCORES, KEPT_MS
 from topics.catalogue import ENDINGS, EVENTS, SCHEDULED, SCORED, VALIDATED, Output
 from topics.stage import Stage
@@ -55,8 +56,8 @@ def judge(message: Message, state: View) -> Iterator[Output]:
     message["score"] = score
     rules, detail = ",".join(score["rules"]), f"content score {score['value']:g}"
     tenant = state.services.tenants.get(message["tenant"], {})
-    verdict = scoring.verdict(score["value"], tenant.get("hold_score", 5.0), tenant.get("reject_score", 10.0),
-                              message.get("released", False))  # fmt: skip
+    verdict = scoring.verdict(score["value"], tenant.get("hold_score", HOLD_SCORE),
+                              tenant.get("reject_score", REJECT_SCORE), message.get("released", False))  # fmt: skip
     if verdict == "reject":
         yield ENDINGS.send(ending(message, "rejected", now, NAME, "content", rules, detail))
         return

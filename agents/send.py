@@ -1,6 +1,6 @@
 """Send: DKIM-sign a message and deliver it to its site, within the site's connections and rate.
 
-mail.outbound (key: site#shard) -> mail.attempts (key: message id), mail.events, mail.scheduled
+mail.outbound (key: site#shard) -> mail.attempts (key: message id), mail.events, mail.scheduled, mail.endings
 
 What cannot go now is parked in schedule with the time when it may, so a slow site neither blocks its partition nor fills
 memory. `deliveries` is asked before anyone talks to an MX; topics/effects.py says what a crash leaves at each step.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from agents.application import application
 from agents.services import Services
@@ -18,55 +17,46 @@ from avro.records import Attempt, Message, Route
 from postroad.addresses import domain_of
 from postroad.content import ContentMissing, ContentUnavailable
 from postroad.dkim import DkimError, sign
-from postroad.events import event
-from postroad.limits import Limit, reserve
+from postroad.events import ending, event
+from postroad.limits import Limit
 from postroad.mime import needs_smtputf8
+from postroad.outcomes import Expired, Parked, Sent, busy, local
 from postroad.retry import put_off
 from postroad.senders import domain_of_tenant, signing_keys
-from postroad.smtp import Envelope, Reply, Result
+from postroad.smtp import Envelope, Reply
 from tables import deliveries, rate_limits
 from tables.deliveries import DELIVERIES, Tried
 from tables.rate_limits import RATE_LIMITS
-from topics.catalogue import ATTEMPTS, EVENTS, OUTBOUND, SCHEDULED, Output
+from topics.catalogue import ATTEMPTS, ENDINGS, EVENTS, OUTBOUND, SCHEDULED, Output
 from topics.stage import EffectStage
 from topics.state import View
 
 NAME = "send"
 PATIENCE_MS = 1000  # a place in the site's rate that is nearer is waited for, a later one parks the message
-BUSY_MS = 3_000  # all connections of the site are in use for longer than its pool waits
 
 
-class Sent(NamedTuple):
-    """An attempt was made."""
-
-    result: Result
-    possible_duplicate: bool
-
-
-class Parked(NamedTuple):
-    """Nothing was tried: not before `until` (ms)."""
-
-    until: int
-    reason: str
-    possible_duplicate: bool  # an earlier life of this worker may have sent it
-
-
-stage = EffectStage(NAME, reads=[OUTBOUND], writes=[ATTEMPTS, EVENTS, SCHEDULED], tables=[RATE_LIMITS, DELIVERIES],
-                    identity=lambda message: message["message_id"])  # fmt: skip
+stage = EffectStage(NAME, reads=[OUTBOUND], writes=[ATTEMPTS, EVENTS, SCHEDULED, ENDINGS], tables=[RATE_LIMITS, DELIVERIES],
+                    identity=lambda message: message["message_id"],
+                    key_limit=lambda key, services: services.messages_at_once(key))  # fmt: skip
 __getattr__ = application(stage)
 
 
 @stage.perform
-async def deliver(message: Message, state: View, possible_duplicate: bool) -> Sent | Parked | None:
+async def deliver(message: Message, state: View, possible_duplicate: bool) -> Sent | Parked | Expired | None:
     """One attempt; None for a message that was delivered, or was tried in this round before."""
     services, route, flag = state.services, message["route"], possible_duplicate or message["possible_duplicate"]
     tried: Tried | None = state.deliveries.get(message["message_id"])
     if tried is not None and (tried.delivered or tried.round >= message["round"]):
         return None
+    if state.now > message["expires_at"]:
+        return Expired(flag)
     pool = services.pools.get(route["pool"]) if route else None
     sources = {source.name: source for source in pool.sources} if pool else {}
     if route is None or (source := sources.get(route["source"])) is None:
-        return Sent(_local(Reply(451, "4.3.5", "the egress source it was routed to is not there any more")), flag)
+        return Sent(local(Reply(451, "4.3.5", "the egress source it was routed to is not there any more")), flag)
+    client, site = services.client(route["site"]), f"{route['site']}#{route['shard']}"
+    if client.pool.is_full(site):
+        return busy(message, state.now, flag)
     due, may_go = _take_place(route, state)
     if not may_go:
         return Parked(due, "rate-limit", flag)
@@ -76,18 +66,10 @@ async def deliver(message: Message, state: View, possible_duplicate: bool) -> Se
     except ContentUnavailable:
         return Parked(put_off(state.now, message["round"], message["expires_at"]), "content", flag)
     except (ContentMissing, DkimError) as exc:
-        return Sent(_local(Reply(554, "5.6.0", str(exc))), flag)
+        return Sent(local(Reply(554, "5.6.0", str(exc))), flag)
     envelope = Envelope(message["return_path"], message["recipient"], needs_smtputf8(signed))
-    site = f"{route['site']}#{route['shard']}"
-    result = await services.client(route["site"]).deliver(envelope, signed, route["hosts"], source, site)
-    if result.outcome == "connection-limit":
-        return Parked(state.now + BUSY_MS + int(message["message_id"][-4:], 32) % BUSY_MS, "connection-limit", flag)
-    return Sent(result, flag)
-
-
-def _local(reply: Reply) -> Result:
-    """Our own word about the message, in the phase where the SMTP client has its own: a 5xx ends the message."""
-    return Result("mail", "local", reply)
+    result = await client.deliver(envelope, signed, route["hosts"], source, site)
+    return busy(message, state.now, flag) if result.outcome == "connection-limit" else Sent(result, flag)
 
 
 def _rate(route: Route) -> str:
@@ -97,16 +79,11 @@ def _rate(route: Route) -> str:
 
 def _take_place(route: Route, state: View) -> tuple[int, bool]:
     """The time (ms) of a place in the site's rate, now or soon; else when to come back (False), each later than the last."""
-    services, place = state.services, (state.partition, _rate(route))
-    limits = services.settings.site(route["site"])
-    limit = Limit(limits.rate_per_second / limits.shards, max(1, round(limits.rate_per_second / limits.shards)))
-    kept = state.rate_limits.get(place[1]) or 0.0  # what an earlier owner of the partition has used
-    due, tat = reserve(max(services.rates.get(place, 0.0), kept), state.now, limit)
-    if due - state.now <= PATIENCE_MS:
-        services.rates[place] = tat
-        return due, True
-    until, services.parked[place] = reserve(max(services.parked.get(place, 0.0), tat), state.now, limit)
-    return until, False
+    limits, rate = state.services.settings.site(route["site"]), _rate(route)
+    per_second = limits.rate_per_second / limits.shards
+    limit, kept = Limit(per_second, max(1, round(per_second))), state.rate_limits.get(rate) or 0.0
+    taken: tuple[int, bool] = state.services.rates.take((state.partition, rate), kept, state.now, limit, PATIENCE_MS)
+    return taken
 
 
 async def _signed(message: Message, services: Services, now: int) -> bytes:
@@ -122,21 +99,26 @@ async def _signed(message: Message, services: Services, now: int) -> bytes:
 
 
 @stage.settle
-def settle(message: Message, outcome: Sent | Parked | None, state: View) -> Iterator[Output]:
+def settle(message: Message, outcome: Sent | Parked | Expired | None, state: View) -> Iterator[Output]:
     """Remember the attempt, and hand its result to classify."""
     if outcome is None:
         return
     now, until = state.now, max(state.now, message["expires_at"]) + deliveries.KEPT_MS
     tried = Tried(message["round"], isinstance(outcome, Sent) and outcome.result.delivered)
     state.deliveries.put(message["message_id"], tried, until)
+    if not isinstance(outcome, Sent):
+        message["possible_duplicate"] = outcome.possible_duplicate
+    if isinstance(outcome, Expired):
+        yield ENDINGS.send(ending(message, "expired", now, NAME, "expired"))
+        return
     if isinstance(outcome, Parked):
-        due, message["possible_duplicate"] = min(outcome.until, message["expires_at"]), outcome.possible_duplicate
+        due = min(outcome.until, message["expires_at"])
         yield EVENTS.send(event(message, "scheduled", now, NAME, reason=outcome.reason, due_at=due))
         yield SCHEDULED.send(
             {"message": message, "at": now, "due_at": due, "reason": outcome.reason, "return_to": "scored"}
         )
         return
-    if (route := message["route"]) and (used := state.services.rates.get((state.partition, _rate(route)))):
+    if (route := message["route"]) and (used := state.services.rates.used((state.partition, _rate(route)))):
         state.rate_limits.put(_rate(route), used, now + rate_limits.KEPT_MS)
     result, possible_duplicate = outcome
     if result.delivered:  # its body has done its work

@@ -10,6 +10,7 @@ from postroad.content import Contents, ContentStore
 from postroad.dkim import BodyHashes
 from postroad.dns import DnsResolver, Resolver
 from postroad.egress import Pool
+from postroad.limits import Rates
 from postroad.retry import RetrySchedule
 from postroad.settings import Settings, SiteLimits, load
 from postroad.smtp import AioTransport, Client, PoolSettings, SmtpTimeouts
@@ -31,8 +32,7 @@ class Services:
         self.contents: ContentStore = Contents(settings.content, settings.content_inline_max)
         self.retries = RetrySchedule(tuple(settings.retry_delays_s), settings.retry_jitter, tuple(settings.greylist_s))
         self.body_hashes = BodyHashes()
-        self.rates: dict[tuple[int, str], float] = {}  # (partition, site#shard and source) -> TAT; see agents/send.py
-        self.parked: dict[tuple[int, str], float] = {}  # the same for the places that parked messages come back to
+        self.rates = Rates()  # by partition, and site#shard and source; see agents/send.py
         self._clients: dict[SiteLimits, Client] = {}
 
     async def start(self) -> None:
@@ -45,15 +45,22 @@ class Services:
         return {"cache_mib": settings.rocksdb_cache_mib, "write_buffer_mib": settings.rocksdb_write_buffer_mib,
                 "cache_entries": settings.cache_entries}  # fmt: skip
 
+    def messages_at_once(self, key: bytes) -> int:
+        """How many messages of a key of mail.outbound (site#shard) are in work at once: one for each connection, and one
+        behind it."""
+        return 2 * self._connections(self.settings.site(key.decode(errors="replace").rpartition("#")[0]))
+
+    @staticmethod
+    def _connections(limits: SiteLimits) -> int:
+        return max(1, limits.connections // limits.shards)
+
     def client(self, site: str) -> Client:
         """The SMTP client with the limits of a site."""
         limits = self.settings.site(site)
         client = self._clients.get(limits)
         if client is None:
             transport = AioTransport(SmtpTimeouts(scale=self.settings.smtp_timeout_scale))
-            settings = PoolSettings(
-                max(1, limits.connections // limits.shards), limits.messages_per_connection, limits.idle_s
-            )
+            settings = PoolSettings(self._connections(limits), limits.messages_per_connection, limits.idle_s)
             pool = Connections(transport, settings, self.settings.smtp_port)
             client = self._clients[limits] = Client(pool, self.resolver)
         return client

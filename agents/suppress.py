@@ -1,7 +1,7 @@
 """Suppress: stop mail to recipients who must not get it, what was cancelled, and repeats of a message.
 
 mail.scored, mail.suppressions, mail.cancellations (key: recipient) -> mail.cleared (key: recipient domain), mail.events,
-mail.endings
+mail.endings, mail.suppressions
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from agents.application import application
 from avro.records import Decision, Ending, Message, Suppression
-from postroad import suppression
+from postroad import addresses, suppression
 from postroad.events import ending, event
 from postroad.suppression import Listed
 from tables import cancelled, seen, suppressions
@@ -26,15 +26,19 @@ NAME = "suppress"
 stage = Stage(
     NAME,
     reads=[SCORED, SUPPRESSIONS, CANCELLATIONS],
-    writes=[CLEARED, EVENTS, ENDINGS],
+    writes=[CLEARED, EVENTS, ENDINGS, SUPPRESSIONS],
     tables=[SUPPRESSED, SEEN, CANCELLED],
 )
 __getattr__ = application(stage)
 
 
 @stage.on(SUPPRESSIONS)
-def remember(entry: Suppression, state: View) -> None:
-    """An entry is added to a list, or taken from it."""
+def remember(entry: Suppression, state: View) -> Output | None:
+    """An entry is added to a list, or taken from it. One that came under another key than its recipient's mail has goes to
+    the partition of that mail."""
+    recipient = addresses.key(entry["recipient"])
+    if state.record.key != recipient.encode():
+        return SUPPRESSIONS.send({**entry, "recipient": recipient})
     key = suppressions.key(entry["tenant"], entry["recipient"])
     tenant = state.services.tenants.get(entry["tenant"], {})
     listed = suppression.apply(state.suppressed.get(key), entry, tenant.get("suppress_after", 1))
@@ -42,6 +46,7 @@ def remember(entry: Suppression, state: View) -> None:
         state.suppressed.delete(key)
     else:
         state.suppressed.put(key, listed)
+    return None
 
 
 @stage.on(CANCELLATIONS)

@@ -15,7 +15,9 @@ from postroad.addresses import BadAddress, normalise
 from postroad.checks import Problem, check_content
 from postroad.content import ContentMissing, ContentUnavailable
 from postroad.events import ending, event
+from postroad.intake import sender_domain
 from postroad.retry import put_off
+from postroad.senders import domain_of_tenant
 from tables import mx_cache
 from tables.mx_cache import MX_CACHE
 from topics.catalogue import ACCEPTED, ENDINGS, EVENTS, SCHEDULED, VALIDATED, Output
@@ -90,6 +92,9 @@ def _content_problem(message: Message, content: bytes | ContentMissing, state: V
     tenant = state.services.tenants.get(message["tenant"])
     if tenant is None:
         return Problem("unknown-tenant", "tenants", "the tenant was taken away while the message was on its way")
+    if domain_of_tenant(tenant, sender_domain(message["sender"])) is None:  # a raw message may have another From
+        text = f"sender {message['sender'][:80]!r} is not of a domain of the tenant"
+        return Problem("sender-domain", "sender", text)
     domains, size_max = [own["domain"] for own in tenant["domains"]], state.services.settings.size_max
     checked = (message["content"]["hash"], message["tenant"])  # once a batch, not once a recipient
     if checked not in state.found:

@@ -78,3 +78,24 @@ def ascii_domain(domain: str) -> str:
 def domain_of(address: str) -> str:
     """Domain of an address in A-labels and lower case. Raises BadAddress."""
     return normalise(address).ascii_domain
+
+
+def key(address: str) -> str:
+    """What an address is compared and listed by: its one form in lower case; one that is no address as it is, in lower
+    case."""
+    try:
+        return normalise(address).text.lower()
+    except BadAddress:
+        return address.lower()
+
+
+def lies_in(domain: str, own: str) -> bool:
+    """Whether `domain` is `own` or a subdomain of it: who holds a zone holds what is below it.
+
+    `domain` in A-labels and lower case; `own` in any form, and nothing lies in one that is no domain.
+    """
+    try:
+        own = ascii_domain(own)
+    except BadAddress:
+        return False
+    return domain == own or domain.endswith("." + own)

@@ -7,22 +7,36 @@ raw message holds, and what variables brought in, is seen only there.
 # ruff: noqa: SIM905  # lists of words are easier to read and to add to as one text
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from email.errors import NonASCIILocalPartDefect, ObsoleteHeaderDefect
 from email.policy import default as _parsing
 from functools import lru_cache
 
 from avro.records import Attachment, Header, Submission
-from postroad.addresses import BadAddress, ascii_domain, domain_of, normalise
+from postroad.addresses import BadAddress, domain_of, lies_in, normalise
 from postroad.headers import CONTROLS, LINE_MAX
 
 RECIPIENTS_MAX = 1_000
 TAGS_MAX = 10
 TAG_MAX = 100  # characters
-SUBMISSION_ID_MAX = 200  # characters
 FILENAME_MAX = 200  # bytes of UTF-8: percent-encoded (RFC 2231) it still fits one line
-SIZE_MAX = 25_000_000  # bytes of the built message; what the large mailbox providers take
+SIZE_MAX = 25 << 20  # bytes of the built message; what the large mailbox providers take
+ID_MAX = 200  # characters of submission_id and dedupe_id
+NAME_MAX = 100  # characters of the names of a tenant and an egress pool
+MAILBOX_MAX = 1_000  # characters of an address, and of the name shown with it
+METADATA_MAX = 50  # entries
+METADATA_SIZE_MAX = 16 << 10  # bytes; it travels in every message and in most of its events
+METADATA_TOTAL_MAX = 4 << 20  # bytes, times recipients
+ATTACHMENTS_MAX = 100
+REPLY_TO_MAX = 100
+MORE_HEADERS_MAX = 100  # fields beyond those that Postroad writes
+MORE_HEADERS_SIZE_MAX = 64 << 10  # characters of them; folding and encoding takes 1 us each
+SUBJECT_MAX = 16 << 10  # characters
+FROM_MAX = (
+    2 << 10
+)  # characters of From or Sender; the parser takes 40 ms for so many, four times that for twice as many
+LIFETIME_MAX_MS = 30 * 86_400_000  # after the time that a mail may go
 HEADERS_MAX = 256 * 1024  # bytes; 1,000 recipients with long names in To take 200 KB
 TIME_MAX = 4_102_444_800_000  # ms, the year 2100: beyond it the producer wrote another unit
 
@@ -50,7 +64,8 @@ class Problem:
 def check_submission(submission: Submission) -> Problem | None:
     """The first rule that the submission breaks."""
     return (
-        _check_identity(submission)
+        check_limits(submission)
+        or _check_mailboxes(submission)
         or _check_recipients(submission)
         or _check_parts(submission)
         or _check_headers(submission)
@@ -59,8 +74,53 @@ def check_submission(submission: Submission) -> Problem | None:
     )
 
 
+def check_limits(submission: Submission) -> Problem | None:
+    """The first of the rules that bound what a submission asks for: what each of its recipients' messages carries along, and
+    how many those are."""
+    number = len(submission["recipients"])
+    if not 1 <= number <= RECIPIENTS_MAX:
+        return _bad("recipients", f"{number:,} recipients; 1 to {RECIPIENTS_MAX:,} are allowed")
+    if not 1 <= len(submission["submission_id"]) <= ID_MAX:
+        return _bad("submission-id", f"submission_id must have 1 to {ID_MAX} characters")
+    if len(submission.get("dedupe_id") or "") > ID_MAX:
+        return _bad("dedupe-id", f"dedupe_id may have up to {ID_MAX} characters")
+    if len(submission["tenant"]) > NAME_MAX or len(submission.get("egress_pool") or "") > NAME_MAX:
+        return _bad("names", f"tenant and egress_pool may have up to {NAME_MAX} characters")
+    tags = submission.get("tags", [])
+    if len(tags) > TAGS_MAX or any(len(tag) > TAG_MAX for tag in tags):
+        return _bad("tags", f"at most {TAGS_MAX} tags of up to {TAG_MAX} characters")
+    metadata = submission.get("metadata", {})
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in metadata.items())
+    if len(metadata) > METADATA_MAX or size > METADATA_SIZE_MAX or size * number > METADATA_TOTAL_MAX:
+        text = (
+            f"{len(metadata)} entries of metadata with {size:,} bytes for each of {number:,} recipients; allowed are "
+        )
+        text += f"{METADATA_MAX} entries, {METADATA_SIZE_MAX:,} bytes, {METADATA_TOTAL_MAX:,} bytes times recipients"
+        return _bad("metadata", text)
+    mailboxes = [submission["sender"], *submission.get("reply_to", []), *submission["recipients"]]
+    if any(len(one["address"]) > MAILBOX_MAX or len(one.get("name", "")) > MAILBOX_MAX for one in mailboxes):
+        return _bad("mailbox-length", f"an address or the name shown with it has more than {MAILBOX_MAX:,} characters")
+    return None
+
+
+def check_lifetime(submission: Submission, accepted_at: int) -> Problem | None:
+    """Whether the mail, accepted at `accepted_at` (ms), would be tried for too long."""
+    expires_at, from_ms = submission.get("expires_at"), max(accepted_at, submission.get("send_at") or 0)
+    if expires_at is None or expires_at <= from_ms + LIFETIME_MAX_MS:
+        return None
+    days = LIFETIME_MAX_MS // 86_400_000
+    return _bad("times", f"expires_at is more than {days} days after the mail may go (accepted, or send_at)")
+
+
+def check_subject(subject: str) -> Problem | None:
+    """Whether a subject, as it is sent, is too long."""
+    if len(subject) <= SUBJECT_MAX:
+        return None
+    return _bad("subject", f"the subject has {len(subject):,} characters; {SUBJECT_MAX:,} are allowed")
+
+
 def check_content(raw: bytes, size_max: int = SIZE_MAX, domains: Collection[str] | None = None) -> Problem | None:
-    """The first rule that a built message breaks. With `domains`, every From address must belong to one of them."""
+    """The first rule that a built message breaks. With `domains`, every address of From and Sender must lie in one of them."""
     if len(raw) > size_max:
         return Problem("content", "size", f"the message has {len(raw):,} bytes, {size_max:,} are allowed")
     if not raw.count(b"\n") == raw.count(b"\r") == raw.count(b"\r\n"):
@@ -70,27 +130,7 @@ def check_content(raw: bytes, size_max: int = SIZE_MAX, domains: Collection[str]
     end = 0 if raw.startswith(b"\r\n") else raw.find(b"\r\n\r\n") + 2
     if end == 1:  # no empty line: all of it is header
         end = len(raw)
-    return _check_fields(raw[:end], domains) or _check_lines(raw)
-
-
-def sender_domain_of(address: str) -> str:
-    """Domain of a sender's address, A-labels in lower case. Raises BadAddress."""
-    return domain_of(address)
-
-
-def belongs(domain: str, domains: Iterable[str]) -> bool:
-    """Whether `domain` is one of `domains` or a subdomain of one: who holds a zone holds what is below it.
-
-    `domain` as `sender_domain_of` gives it; `domains` in any form.
-    """
-    for own in domains:
-        try:
-            own = ascii_domain(own)
-        except BadAddress:
-            continue
-        if domain == own or domain.endswith("." + own):
-            return True
-    return False
+    return _check_lines(raw) or _check_fields(raw[:end], domains)
 
 
 # -- submission ------------------------------------------------------------------------------------------------------
@@ -107,12 +147,9 @@ def _control_in(what: str, text: str) -> Problem | None:
     return _bad("header-injection", f"{what} has the control character U+{ord(found[0][0]):04X}; take it out")
 
 
-def _check_identity(submission: Submission) -> Problem | None:
-    if not 1 <= len(submission["submission_id"]) <= SUBMISSION_ID_MAX:
-        return _bad("submission-id", f"submission_id must have 1 to {SUBMISSION_ID_MAX} characters")
-    tags = submission.get("tags", [])
-    if len(tags) > TAGS_MAX or any(len(tag) > TAG_MAX for tag in tags):
-        return _bad("tags", f"at most {TAGS_MAX} tags of up to {TAG_MAX} characters")
+def _check_mailboxes(submission: Submission) -> Problem | None:
+    if len(submission.get("reply_to", [])) > REPLY_TO_MAX:
+        return _bad("reply_to", f"at most {REPLY_TO_MAX} addresses in reply_to")
     for what, mailbox in [("sender", submission["sender"])] + [("reply_to", m) for m in submission.get("reply_to", [])]:
         if problem := _control_in(f"{what} name", mailbox.get("name", "")):
             return problem
@@ -124,10 +161,7 @@ def _check_identity(submission: Submission) -> Problem | None:
 
 
 def _check_recipients(submission: Submission) -> Problem | None:
-    recipients = submission["recipients"]
-    if not 1 <= len(recipients) <= RECIPIENTS_MAX:
-        return _bad("recipients", f"{len(recipients)} recipients; 1 to {RECIPIENTS_MAX:,} are allowed")
-    for recipient in recipients:
+    for recipient in submission["recipients"]:
         problem = _control_in("a recipient's address", recipient["address"])
         problem = problem or _control_in("a recipient's name", recipient.get("name", ""))
         if problem:
@@ -151,9 +185,14 @@ def _check_parts(submission: Submission) -> Problem | None:
 
 def _check_headers(submission: Submission) -> Problem | None:
     subject = submission.get("subject", "")
-    if problem := _control_in("subject", subject) or _check_tokens("Subject", subject):
+    if problem := check_subject(subject) or _control_in("subject", subject) or _check_tokens("Subject", subject):
         return problem
-    for header in submission.get("headers", []):
+    headers = submission.get("headers", [])
+    size = sum(len(header["name"]) + len(header["value"]) for header in headers)
+    if len(headers) > MORE_HEADERS_MAX or size > MORE_HEADERS_SIZE_MAX:
+        text = f"{len(headers):,} headers with {size:,} characters; {MORE_HEADERS_MAX} headers with "
+        return _bad("header-size", text + f"{MORE_HEADERS_SIZE_MAX:,} characters are allowed")
+    for header in headers:
         if problem := _check_header(header, has_reply_to=bool(submission.get("reply_to"))):
             return problem
     return None
@@ -175,7 +214,9 @@ def _check_tokens(name: str, text: str) -> Problem | None:
     return None
 
 
-def _check_attachments(attachments: Iterable[Attachment]) -> Problem | None:
+def _check_attachments(attachments: Sequence[Attachment]) -> Problem | None:
+    if len(attachments) > ATTACHMENTS_MAX:
+        return _bad("attachments", f"{len(attachments):,} attachments; {ATTACHMENTS_MAX} are allowed")
     for attachment in attachments:
         name, content_id = attachment["filename"], attachment.get("content_id")
         if problem := _control_in("an attachment's filename", name):
@@ -213,33 +254,41 @@ def _check_fields(section: bytes, domains: Collection[str] | None) -> Problem | 
     except UnicodeDecodeError:
         return _bad("header-syntax", "the header section is not UTF-8; use encoded words (RFC 2047)")
     found: set[bytes] = set()
-    sender, in_from = b"", False
+    senders, naming = {b"from": b"", b"sender": b""}, b""  # as far as they have been read; the one that is being read
     for line in section.removesuffix(b"\r\n").split(b"\r\n") if section else ():
         if line[:1] in (b" ", b"\t") and found and line.strip():
-            sender += line if in_from else b""
+            if naming:
+                senders[naming] += line
             continue
         match = _FIELD.match(line)
         if match is None:
             return _bad("header-syntax", f"{line[:60]!r} is no header line; an empty line must follow the header")
         name = match[1].lower()
-        in_from = name == b"from"
-        if in_from:
-            sender = line[match.end() :]
+        naming = name if name in senders else b""
+        if naming:
+            senders[naming] = line[match.end() :]
         if name in found and name in _ONCE:
             return _bad("header-count", f"header {match[1].decode()} stands there twice")
         found.add(name)
     if b"from" not in found:
         return _bad("header-count", "header From is missing")
-    return None if domains is None else _check_sender(sender.decode(), domains)
+    if domains is None:
+        return None
+    for name, field in senders.items():
+        if name in found and (problem := _check_sender(name.decode(), field.decode().strip(), domains)):
+            return problem
+    return None
 
 
-def _check_sender(sender: str, domains: Collection[str]) -> Problem | None:
-    found = _domains_in(sender.strip())
+def _check_sender(name: str, field: str, domains: Collection[str]) -> Problem | None:
+    if len(field) > FROM_MAX:
+        return Problem("sender-domain", name, f"header {name} has {len(field):,} characters, {FROM_MAX:,} are allowed")
+    found = _domains_in(field)
     if not found:
-        return Problem("sender-domain", "from", f"From {sender.strip()[:80]!r} is no list of valid addresses")
+        return Problem("sender-domain", name, f"header {name} {field[:80]!r} is no list of valid addresses")
     for domain in found:
-        if not belongs(domain, domains):
-            return Problem("sender-domain", "from", f"From names {domain}, which is not a domain of the tenant")
+        if not any(lies_in(domain, own) for own in domains):
+            return Problem("sender-domain", name, f"header {name} names {domain}, which is not a domain of the tenant")
     return None
 
 

@@ -53,7 +53,8 @@ HELD = f"""
 SELECT message_id, any(tenant) AS tenant, any(recipient) AS recipient, max(ts) AS since, any(detail) AS detail
 FROM events WHERE ts > now() - 90 * 86400
 GROUP BY message_id
-HAVING countIf(kind = 'held') > 0 AND countIf(kind = 'released' OR kind IN {ENDS}) = 0
+HAVING countIf(kind = 'held') > 0 AND countIf(kind IN {ENDS}) = 0
+   AND (countIf(kind = 'released') = 0 OR maxIf(round, kind = 'held') > maxIf(round, kind = 'released'))
 ORDER BY since
 """
 

@@ -55,22 +55,15 @@ class AddressAnswer:
     expires_at: int
 
 
-def encode(answer: MxAnswer | AddressAnswer) -> bytes:
+def encode(answer: MxAnswer) -> bytes:
     """An answer as bytes, for a table."""
-    values = answer.hosts if isinstance(answer, MxAnswer) else answer.addresses
-    return json.dumps([answer.kind, answer.expires_at, values], separators=(",", ":")).encode()
+    return json.dumps([answer.kind, answer.expires_at, answer.hosts], separators=(",", ":")).encode()
 
 
 def decode_mx(data: bytes) -> MxAnswer:
     """An MxAnswer back from `encode`."""
     kind, expires_at, hosts = json.loads(data)
     return MxAnswer(kind, tuple((preference, name) for preference, name in hosts), expires_at)
-
-
-def decode_addresses(data: bytes) -> AddressAnswer:
-    """An AddressAnswer back from `encode`."""
-    kind, expires_at, addresses = json.loads(data)
-    return AddressAnswer(kind, tuple(addresses), expires_at)
 
 
 class Resolver(Protocol):

@@ -2,7 +2,7 @@
 
 from typing import TypedDict, Unpack
 
-from avro.records import EndKind, Ending, Event, EventKind, Message
+from avro.records import Ending, EndKind, Event, EventKind, Message
 
 ENDS: frozenset[EventKind] = frozenset({"delivered", "bounced", "dropped", "rejected", "expired", "cancelled"})
 """Every accepted message reaches exactly one of these."""
@@ -39,7 +39,7 @@ def event(message: Message, kind: EventKind, at: int, stage: str, **fields: Unpa
     round = message.get("round", 0)
     attempt = fields.get("attempt", message.get("attempt", 0))
     made: Event = {
-        "event_id": f"{message_id}:{kind}:{round}:{attempt}",  # ids.event_id, written out: this runs for every step
+        "event_id": f"{message_id}:{kind}:{round}:{attempt}",
         "message_id": message_id,
         "tenant": message["tenant"],
         "submission_id": message["submission_id"],

@@ -27,6 +27,7 @@ def accepted_at(message_id: str) -> int:
     return int(message_id[:10], 32) >> 2
 
 
-def event_id(message_id: str, kind: str, round: int, attempt: int) -> str:
-    """Id of one step of one message: "message_id:kind:round:attempt"."""
-    return f"{message_id}:{kind}:{round}:{attempt}"
+def header_id(message_id: str) -> str:
+    """What stands before the @ of a Message-ID header. Everyone whom the mail reaches reads it, and the message id is also in
+    the return path, where bounces are believed: so it does not lead back there."""
+    return blake2b(message_id.encode(), digest_size=16, person=b"Message-ID").hexdigest()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from avro.records import Content, Message, Recipient, Submission, Tenant
-from postroad import mime
-from postroad.addresses import BadAddress, domain_of, normalise
-from postroad.checks import Problem, check_submission
+from postroad import budget, mime
+from postroad.addresses import BadAddress, domain_of, key, normalise
+from postroad.checks import Problem, check_lifetime, check_subject, check_submission
 from postroad.content import ContentError, ContentStore, ContentUnavailable
-from postroad.ids import message_id
+from postroad.ids import header_id, message_id
 from postroad.limits import DayQuota, DayUse, Limit, reserve
 from postroad.senders import domain_of_tenant, return_path
 
@@ -30,7 +31,7 @@ def distinct(recipients: list[Recipient]) -> list[Recipient]:
     """Each address once, the first mention of it: it gets one mail."""
     seen: dict[str, Recipient] = {}
     for recipient in recipients:
-        seen.setdefault(written(recipient["address"]).lower(), recipient)
+        seen.setdefault(key(recipient["address"]), recipient)
     return list(seen.values())
 
 
@@ -42,25 +43,36 @@ def written(address: str) -> str:
         return address
 
 
-def sender_domain(submission: Submission) -> str:
-    """Domain of the From address, A-labels in lower case; empty where the address is none (validate says so)."""
+def sender_domain(address: str) -> str:
+    """Domain of a sender's address, A-labels in lower case; empty where the address is none (validate says so)."""
     try:
-        return domain_of(submission["sender"]["address"])
+        return domain_of(address)
     except BadAddress:
         return ""
 
 
-def refusal(submission: Submission, tenant: Tenant | None, key: bytes | None) -> Problem | None:
-    """Why a submission as a whole is rejected. `key`: of its record."""
+def refusal(
+    submission: Submission, tenant: Tenant | None, record_key: bytes | None, accepted_at: int
+) -> Problem | None:
+    """Why a submission as a whole is rejected. `record_key`, `accepted_at` (ms): of its record."""
     if tenant is None:
         return Problem(
             "unknown-tenant", "tenants", f"no tenant {submission['tenant'][:64]!r}: `postroad tenants apply` makes one"
         )
     if not tenant.get("active", True):
         return Problem("inactive-tenant", "tenants", "the tenant is not active")
-    if key != submission["tenant"].encode():
+    if record_key != submission["tenant"].encode():
         return Problem("bad-key", "tenants", "the record's key is not the tenant's id: its quotas are kept by key")
-    return check_submission(submission)
+    return check_submission(submission) or check_lifetime(submission, accepted_at)
+
+
+def told_once(submission: Submission) -> Submission:
+    """What remains of a submission that breaks `check_limits`, to make one message of: the work and the output that it asks
+    for have no bound."""
+    told = submission.copy()
+    told["recipients"] = submission["recipients"][:1]
+    told["tags"], told["metadata"], told["egress_pool"] = [], {}, None
+    return told
 
 
 def message(
@@ -75,7 +87,7 @@ def message(
     """The message of one recipient, still without its content. `place`: "partition:offset" of the submission;
     `expires_ms`: how long a message is tried where the submission does not say."""
     id = message_id(accepted_at, submission["tenant"], submission["submission_id"], place, recipient["address"])
-    domain = sender_domain(submission)
+    domain = sender_domain(submission["sender"]["address"])
     send_at = submission.get("send_at")
     return {
         "message_id": id,
@@ -96,6 +108,16 @@ def message(
     }
 
 
+def messages(
+    submission: Submission, tenant: Tenant | None, accepted_at: int, place: str, expires_ms: int
+) -> list[Message]:
+    """The messages of a submission's recipients; see `message`."""
+    return [
+        message(submission, tenant, recipient, accepted_at=accepted_at, place=place, expires_ms=expires_ms)
+        for recipient in distinct(submission["recipients"])
+    ]
+
+
 class Built(NamedTuple):
     """What a recipient gets: the content and the header lines of its own copy, or what is wrong with it."""
 
@@ -104,30 +126,67 @@ class Built(NamedTuple):
     problem: Problem | None = None
 
 
-async def build(submission: Submission, messages: Sequence[Message], store: ContentStore) -> list[Built]:
-    """What each of `messages` (of `distinct` recipients, in order) gets, stored. Raises ContentUnavailable, temporary."""
-    try:
-        contents = [attachment["content"] for attachment in submission.get("attachments", [])]
-        files = [content if isinstance(content, bytes) else await store.get_blob(content) for content in contents]
-    except ContentUnavailable:
-        raise
-    except ContentError as exc:
-        return [Built(problem=Problem("content", "attachment-reference", str(exc)))] * len(messages)
+async def build(
+    submission: Submission, messages: Sequence[Message], store: ContentStore, size_max: int, builts: list[Built]
+) -> None:
+    """Append to `builts` what each of `messages` (of `distinct` recipients, in order) gets, stored.
+
+    What is in `builts` stays: after a call that was broken off the next one goes on where it stopped. `size_max`: bytes of a
+    mail. Raises ContentUnavailable, temporary.
+    """
+    recipients = distinct(submission["recipients"])
+    files = await _files(submission, store, size_max)
+    if isinstance(files, Problem):
+        builts[:] = [Built(problem=files)] * len(messages)
+        return
+    problems = budget.problems(submission, recipients, sum(len(file.body) for file in files), size_max)
     own_copy, own_content = mime.is_individual(submission), mime.has_variables(submission)
-    content: Content | None = None
-    builts = []
-    for recipient, message in zip(distinct(submission["recipients"]), messages, strict=True):
-        try:
-            if content is None or own_content:
+    content = builts[-1].content if builts and not own_content else None
+    done = len(builts)
+    for recipient, message, problem in zip(recipients[done:], messages[done:], problems[done:], strict=True):
+        if problem:
+            builts.append(Built(problem=problem))
+            continue
+        if content is None or own_content:
+            try:
                 rendered = mime.render(submission, recipient)
-                date = max(message["accepted_at"], message.get("send_at") or 0)
-                raw = mime.build(rendered, files, date_ms=date, message_id=message["message_id"], to_all=not own_copy)
-                content = await store.put(raw)
-        except mime.MissingVariable as exc:
-            builts.append(Built(problem=Problem("missing-variable", exc.name, str(exc))))
-        else:
-            builts.append(Built(content, mime.top(submission, recipient, message["message_id"]) if own_copy else b""))
-    return builts
+            except mime.MissingVariable as exc:
+                builts.append(Built(problem=Problem("missing-variable", exc.name, str(exc))))
+                continue
+            if problem := check_subject(rendered.get("subject", "")):
+                builts.append(Built(problem=problem))
+                continue
+            date = max(message["accepted_at"], message.get("send_at") or 0)
+            id = header_id(message["message_id"])
+            content = await store.put(mime.build(rendered, files, date_ms=date, message_id=id, to_all=not own_copy))
+            await asyncio.sleep(0)  # the loop is everyone's: one content at a time
+        top = mime.top(submission, recipient, header_id(message["message_id"])) if own_copy else b""
+        builts.append(Built(content, top))
+
+
+async def _files(submission: Submission, store: ContentStore, size_max: int) -> list[mime.File] | Problem:
+    """The attachments, each different one encoded once, or why they cannot be had or sent."""
+    encoded: dict[bytes | str, mime.File] = {}
+    files, size = [], 0
+    for attachment in submission.get("attachments", []):
+        content = attachment["content"]
+        if content not in encoded:
+            try:
+                data = content if isinstance(content, bytes) else await store.get_blob(content)
+            except ContentUnavailable:
+                raise
+            except ContentError as exc:
+                return Problem("content", "attachment-reference", str(exc))
+            if size + mime.encoded_size(len(data)) <= size_max:
+                encoded[content] = mime.file(data)
+                await asyncio.sleep(0)
+        size += len(encoded[content].body) if content in encoded else mime.encoded_size(len(data))
+        if size > size_max:
+            return Problem(
+                "content", "size", f"the attachments have over {size:,} bytes in base64, {size_max:,} are allowed"
+            )
+        files.append(encoded[content])
+    return files
 
 
 def take_place(use: Use | None, now: int, tenant: Tenant) -> tuple[int, Use]:

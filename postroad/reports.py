@@ -9,21 +9,30 @@ from email import message_from_bytes, policy
 from email.message import Message
 from typing import NamedTuple
 
+from postroad.addresses import key
+
 MAX_RECIPIENTS = 100  # of one report; a DSN of ours has one
 
 
 class Status(NamedTuple):
-    """What a DSN says of one recipient. `action`: failed, delayed, delivered, relayed or expanded; `code`: RFC 3463."""
+    """What a DSN says of one recipient. `action`: failed, delayed, delivered, relayed or expanded; `code`: RFC 3463;
+    `original`: the recipient as the sender named it, where the report says so."""
 
     recipient: str
     action: str
     code: str
     diagnostic: str
+    original: str = ""
 
     @property
     def failed_for_good(self) -> bool:
         """The recipient cannot be reached: RFC 3464 2.3.3 with a status of class 5."""
         return self.action == "failed" and self.code.startswith("5.")
+
+
+def is_about(status: Status, recipient: str) -> bool:
+    """Whether a status speaks of `recipient`: anyone who knows a return path can send a report there, about anyone."""
+    return key(recipient) in (key(status.recipient), key(status.original))
 
 
 def read(raw: bytes) -> list[Status]:
@@ -41,12 +50,13 @@ def read(raw: bytes) -> list[Status]:
 
 
 def _status(group: Message) -> Status | None:
-    recipient = _after_type(group, "Final-Recipient") or _after_type(group, "Original-Recipient")
+    original = _after_type(group, "Original-Recipient")
+    recipient = _after_type(group, "Final-Recipient") or original
     if not recipient:  # the first group is about the message as a whole
         return None
     code = str(group.get("Status", "")).strip().split(" ", 1)[0]
     action = str(group.get("Action", "")).strip().lower()
-    return Status(recipient, action, code, _after_type(group, "Diagnostic-Code")[:500])
+    return Status(recipient, action, code, _after_type(group, "Diagnostic-Code")[:500], original)
 
 
 def _after_type(group: Message, name: str) -> str:

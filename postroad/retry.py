@@ -10,7 +10,7 @@ DELAYS_S = (300, 900, 3_600, 7_200, 14_400)
 GREYLIST_S = (60, 270, 600)
 JITTER = 0.1  # a tenth either way spreads a thousand messages of one minute over another
 
-PUT_OFF_MS = 5_000  # the first time
+PUT_OFF_MS = 1_000  # the first time: most of what was not there in time is there then
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ DEFAULT = RetrySchedule()
 
 
 def put_off(now_ms: int, round: int, expires_at: int) -> int:
-    """When a message goes on that something outside (DNS, the content store) has not let pass: after 5 s at first, twice
-    as long each round, at most 5 minutes, and not after it expires."""
-    return min(now_ms + (PUT_OFF_MS << min(round, 6)), expires_at)
+    """When a message goes on that something outside (DNS, the content store) has not let pass: after 1 s at first, twice
+    as long each round, at most some 4 minutes, and not after it expires."""
+    return min(now_ms + (PUT_OFF_MS << min(round, 8)), expires_at)
 
 
 def next_try(

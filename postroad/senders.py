@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from avro.records import SenderDomain, Tenant
+from postroad.addresses import lies_in
 from postroad.dkim import SigningKey
 
 
 def domain_of_tenant(tenant: Tenant, domain: str) -> SenderDomain | None:
     """The tenant's domain that `domain` (A-labels, lower case) is, or lies below; the longest where several fit."""
-    fitting = [
-        own for own in tenant.get("domains", []) if domain == own["domain"] or domain.endswith("." + own["domain"])
-    ]
+    fitting = [own for own in tenant.get("domains", []) if lies_in(domain, own["domain"])]
     return max(fitting, key=lambda own: len(own["domain"]), default=None)
 
 

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
+from postroad.checks import SIZE_MAX
 from postroad.egress import Pool, Source
 
 PREFIX = "POSTROAD_"
@@ -134,7 +135,7 @@ class Settings(BaseSettings):
     content_url: str = Field(
         "", description="blob store for bodies, one for all workers: file:///, s3://, gs:// or az:// URL; empty: data_dir/content")  # fmt: skip
     content_inline_max: int = Field(
-        32_768, ge=0, le=512 << 10, description="bodies up to so many bytes travel inside the record")  # fmt: skip
+        32_768, ge=0, le=256 << 10, description="bodies up to so many bytes travel inside the record")  # fmt: skip
 
     clickhouse: str = Field(
         "", pattern=r"^(clickhouses?://.+)?$",
@@ -148,7 +149,7 @@ class Settings(BaseSettings):
     smtp_port: int = Field(25, ge=1, le=65535, description="of receiving MX hosts")
     smtp_timeout_scale: float = Field(
         1.0, gt=0, le=10, description="times the time-outs of RFC 5321 4.5.3.2")  # fmt: skip
-    size_max: int = Field(25 << 20, ge=1024, description="largest message as built, bytes")
+    size_max: int = Field(SIZE_MAX, ge=1024, description="largest message as built, bytes")
     send_concurrency: int = Field(200, ge=1, le=4096, description="deliveries at a time, per worker")
 
     site_connections: Count = Field(10, description="connections to a site from one egress source")

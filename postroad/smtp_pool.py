@@ -20,7 +20,8 @@ class PoolSettings:
     connections: int = 10  # KumoMTA's shipped default for a site is of this order; Outlook and Google ask for 5
     messages: int = 100  # on one connection; then it is closed
     idle_s: float = 60  # RFC 5321 4.5.3.2.7 lets a host close after 300 s; most close earlier
-    wait_s: float = 5  # for a connection to come free, before connection-limit
+    wait_s: float = 2  # for a connection to come free, before connection-limit
+    full_s: float = 3  # after that the site is full, as long as no connection comes free
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +50,7 @@ class _Site:
     open: int = 0  # connections in use, idle, or being opened
     idle: list[_Idle] = field(default_factory=list)  # the longest idle first
     waiters: deque[_Waiter] = field(default_factory=deque)
+    full_until: float = 0
 
 
 class Pool:
@@ -98,6 +100,13 @@ class Pool:
         else:
             session.close()
             self._freed(site, place)
+
+    def is_full(self, site: str) -> bool:
+        """Somebody has waited in vain lately, and still no connection is free: asking now would be in vain too."""
+        place = self._sites.get(site)
+        if place is None or place.idle or place.open < self._settings.connections:
+            return False
+        return self._clock() < place.full_until
 
     def discard(self, site: str, source: Source, address: str) -> None:
         """Close the idle connections from a source to an address: one of them turned out to be stale."""
@@ -173,9 +182,9 @@ class Pool:
         finally:
             timer.cancel()
 
-    @staticmethod
-    def _refuse(place: _Site, waiter: _Waiter) -> None:
+    def _refuse(self, place: _Site, waiter: _Waiter) -> None:
         if not waiter.future.done():
+            place.full_until = self._clock() + self._settings.full_s
             place.waiters.remove(waiter)
             waiter.future.set_result(_Grant(refused=True))
 

@@ -1,4 +1,4 @@
-"""suppress: messages that are not to leave any more. Key: message id. Value: why. Kept for a week beyond the order."""
+"""suppress, schedule: messages that are not to leave any more. Key: message id. Value: why. Kept for a week beyond the order."""
 
 from __future__ import annotations
 

@@ -11,16 +11,25 @@ from collections.abc import Iterable
 from postroad.dns import MxAnswer, decode_mx, encode
 from topics.state import Table, View
 
+PATIENCE_S = 1.0  # one dead name server holds its whole batch; a busy loop is not to look like one
+ASKED_MAX = 500  # queries of one batch
+
 MX_CACHE: Table[MxAnswer] = Table(1, "mx_cache", encode, decode_mx, expires=True)
 
 
 async def ask(domains: Iterable[str], state: View) -> None:
-    """For `prepare`: ask the resolver for what is not kept, together; answers go to `state.found`."""
+    """For `prepare`: ask the resolver for what is not kept, together; answers go to `state.found`. Who is not answered
+    soon, or not asked, is put off; the answer meanwhile comes to the resolver's cache."""
 
     async def one(domain: str) -> None:
         state.found[domain] = await state.services.resolver.mx(domain)
 
-    await asyncio.gather(*(one(domain) for domain in domains if _kept(domain, state) is None))
+    unknown = [domain for domain in domains if _kept(domain, state) is None]
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.gather(*map(one, unknown[:ASKED_MAX]))
+    except TimeoutError:
+        pass
 
 
 def answer(domain: str, state: View) -> MxAnswer | None:

@@ -39,8 +39,10 @@ from topics.state import Table, View, is_expired
 # Keys of ours begin with a zero byte, those of a table with its number.
 MARK, EPOCH, STALE = b"\0mark", b"\0epoch", b"\0stale"
 NO_EPOCH = bytes(4)
+EPOCH_HEADER = [("e", NO_EPOCH)]  # as every record has, for its size
 MARKS_BYTES = 8192  # kept free in a write for progress: an effect stage's is up to 2 KiB a source
-SWEEP_KEYS = 2500  # looked at in one turn of the expiry sweep: 3 ms; their deletions fit half a write
+SWEEP_KEYS = 2500  # looked at in one turn of the expiry sweep: 3 ms
+SWEEP_BYTES = 192 << 10  # of its deletions: an effect stage has half a write for them
 #: compaction must leave a frozen writer's records and our claim apart for as long as a freeze can last
 CHANGELOG_MAX_BYTES = 1 << 20
 CHANGELOG_CONFIG = {"min.compaction.lag.ms": "86400000", "max.message.bytes": str(CHANGELOG_MAX_BYTES)}
@@ -88,8 +90,9 @@ class Rocks:
 class Store:
     """The physical table of a stage; bytes in, bytes out, except through a `View`.
 
-    `max_bytes`: max.message.bytes of its changelog. Memory is bounded: per partition `cache_mib` of block cache and two write buffers of `write_buffer_mib`, and in Python
-    `cache_entries` decoded values, dropped all at once when there are more.
+    `max_bytes`: max.message.bytes of its changelog. Memory is bounded: per partition `cache_mib` of block cache and two write
+    buffers of `write_buffer_mib`, and in Python `cache_entries` decoded values of tables that are cached, dropped all at once
+    when there are more.
     """
 
     max_bytes = CHANGELOG_MAX_BYTES
@@ -102,7 +105,7 @@ class Store:
         *,
         cache_mib: int = 8,
         write_buffer_mib: int = 4,
-        cache_entries: int = 100_000,
+        cache_entries: int = 20_000,
     ):
         raw = faust.Schema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
         self.app, self.cache_entries = app, cache_entries
@@ -159,17 +162,21 @@ class Store:
         return View(self.tables, self.database(partition), cache, partition)
 
     def expired(self, partition: int, now: int) -> list[bytes]:
-        """Keys whose time is over, among the next few thousand of the tables with expiry: one turn of a sweep that goes
-        round for ever. Empty at the end of a round."""
+        """Keys whose time is over, among the next few thousand of the tables with expiry, and no more than SWEEP_BYTES of
+        them: one turn of a sweep that goes round for ever. Empty at the end of a round."""
         numbers = sorted(number for number, table in self.tables.items() if table.expires)
         place = self._swept.get(partition) or bytes((numbers[0],))
         found: list[bytes] = []
-        items = self.database(partition).items(place, SWEEP_KEYS)
+        size, items = 0, self.database(partition).items(place, SWEEP_KEYS)
+        self._swept[partition] = items[-1][0] + b"\0" if len(items) == SWEEP_KEYS else b""
         for key, value in items:
             table = self.tables.get(key[0])
             if table is not None and table.expires and is_expired(value, now):
+                size += size_of(key, None, EPOCH_HEADER)
+                if found and size > SWEEP_BYTES:
+                    self._swept[partition] = key
+                    break
                 found.append(key)
-        self._swept[partition] = items[-1][0] + b"\0" if len(items) == SWEEP_KEYS else b""
         return found
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -180,8 +187,8 @@ class Store:
     @staticmethod
     def size(entries: Mapping[bytes, bytes | None]) -> int:
         """Upper bound of the bytes that changes take in the changelog."""
-        headers = [("e", NO_EPOCH)]
-        return BATCH_OVERHEAD + sum(size_of(key, value, headers) for key, value in entries.items())
+        each = size_of(None, None, EPOCH_HEADER) * len(entries)
+        return BATCH_OVERHEAD + each + sum([len(key) + len(value or b"") for key, value in entries.items()])
 
     async def write(self, partition: int, entries: dict[bytes, bytes | None], outputs: Outputs,
                     progress: Mapping[int, bytes | int]) -> None:  # fmt: skip
@@ -198,10 +205,17 @@ class Store:
         await self._append(partition, {EPOCH: epoch}, outputs, epoch)
         self._claimed[partition] = epoch
         stale = list(takewhile(lambda key: key.startswith(STALE), db.keys(from_key=STALE)))
-        for i in range(0, len(stale), 100):
-            keys = stale[i : i + 100]
-            right = {key[len(STALE) :]: db.get(key[len(STALE) :]) for key in keys}
-            await self._append(partition, right, outputs, done=keys)
+        right: dict[bytes, bytes | None] = {}
+        size = 0
+        for key in [key[len(STALE) :] for key in stale]:
+            value = db.get(key)
+            size += size_of(key, value, EPOCH_HEADER)
+            if right and size + BATCH_OVERHEAD > outputs.limit(self.topic):
+                await self._append(partition, right, outputs, done=[STALE + done for done in right])
+                right, size = {}, size_of(key, value, EPOCH_HEADER)
+            right[key] = value
+        if right:
+            await self._append(partition, right, outputs, done=[STALE + done for done in right])
 
     async def _append(self, partition: int, entries: Mapping[bytes, bytes | None], outputs: Outputs,
                       epoch: bytes | None = None, done: Sequence[bytes] = ()) -> None:  # fmt: skip

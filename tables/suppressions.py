@@ -1,7 +1,8 @@
-"""suppress: who gets no mail. Key: tenant (empty: the global list), NUL, address in lower case. Kept until removed."""
+"""suppress: who gets no mail. Key: tenant (empty: the global list), NUL, address in its one form. Kept until removed."""
 
 from __future__ import annotations
 
+from postroad import addresses
 from postroad.suppression import Listed
 from tables.values import from_json, to_json
 from topics.state import Table
@@ -11,4 +12,4 @@ SUPPRESSED: Table[Listed] = Table(1, "suppressed", to_json, from_json)
 
 def key(tenant: str, recipient: str) -> str:
     """Key of an address on a tenant's list."""
-    return f"{tenant}\0{recipient.lower()}"
+    return f"{tenant}\0{addresses.key(recipient)}"

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -33,14 +33,19 @@ from faust.types import TP
 from mode import Service
 from mode.utils.futures import maybe_async
 
+from topics import unreadable
+
 OFFSET_KEY = b"__faust\0offset__"  # faust.stores.rocksdb.Store.offset_key
-BATCH_MAX = 500  # records in one event: about 10 ms of work, which all I/O of the process waits for
+BATCH_MAX = 500  # records in one event; of small ones about 10 ms of work, which all I/O of the process waits for
 BATCH_BYTES_MAX = 4 << 20  # of values, where batches are joined: submissions may be large
 OUTSTANDING_MAX = 2000  # offsets from the first unfinished record to the last one read; then a partition is not fetched
+OUTSTANDING_BYTES_MAX = 16 << 20  # of values in its unfinished batches; the same. One fetch may go beyond it, by 8 MiB
 SETTLE_SECONDS = 8.0  # a rebalance or a stop waits this long for effects that have begun
 LEASE = 0.8  # share of the session after which a worker without a heartbeat begins nothing
 POLL_SECONDS = 0.5  # a fetch waits so long while a partition is held back, 4 times as long else
 REBALANCE_IN_PROGRESS = 27
+
+unreadable.install()
 
 
 class Owned(Protocol):
@@ -53,17 +58,14 @@ class Owned(Protocol):
 class Batch:
     """Records of one partition in offset order; `next_offset` is what a commit after it says."""
 
-    __slots__ = ("finished", "first", "generation", "next_offset", "records", "tp")
+    __slots__ = ("bytes", "finished", "first", "generation", "next_offset", "records", "tp")
 
     def __init__(self, tp: TP, records: Sequence[Any], generation: int):
         self.tp, self.records, self.generation = tp, records, generation
         self.first: int = records[0].offset  # of what is unfinished
         self.next_offset: int = records[-1].offset + 1
+        self.bytes = sum([len(record.value or b"") for record in records])  # of its values
         self.finished = False
-
-    def bytes(self) -> int:
-        """Size of its values."""
-        return sum(len(record.value or b"") for record in self.records)
 
 
 class Tick:
@@ -168,6 +170,7 @@ class Consumer(stock.Consumer):
         super().__init__(*args, **kwargs)
         self._delivered: dict[TP, deque[Batch]] = {}  # in offset order; the head is the oldest unfinished one
         self._watermark: dict[TP, int] = {}  # committable: everything below is finished
+        self._held_bytes: Counter[TP] = Counter()  # bytes of the batches in `_delivered`
         self._next_read: dict[TP, int] = {}
         self._sought: set[TP] = set()  # read from only after `perform_seek`
         self._in_effect: set[Any] = set()  # batches, ticks or windows that may already have written something
@@ -231,8 +234,9 @@ class Consumer(stock.Consumer):
             return False
         if queue.index(other) != queue.index(batch) + 1 or len(batch.records) + len(other.records) > BATCH_MAX:
             return False
-        if batch.bytes() + other.bytes() > BATCH_BYTES_MAX:
+        if batch.bytes + other.bytes > BATCH_BYTES_MAX:
             return False
+        batch.bytes += other.bytes
         batch.records, batch.next_offset = [*batch.records, *other.records], other.next_offset
         queue.remove(other)
         return True
@@ -244,8 +248,18 @@ class Consumer(stock.Consumer):
         queue = self._delivered.get(batch.tp)
         if queue is not None and batch in queue:  # else: of an earlier assignment, nothing to commit
             while queue and queue[0].finished:
-                self._watermark[batch.tp] = queue.popleft().next_offset
+                first = queue.popleft()
+                self._watermark[batch.tp] = first.next_offset
+                self._held_bytes[batch.tp] -= first.bytes
         self._wake.set()
+
+    def release(self, batch: Batch, size: int) -> None:
+        """`size` bytes of the batch are not needed any more, though it is not finished: a slow record before them must not
+        keep the partition full."""
+        batch.bytes -= size
+        if batch in self._delivered.get(batch.tp, ()):
+            self._held_bytes[batch.tp] -= size
+            self._wake.set()
 
     def abandon(self, work: Any) -> None:
         """`work` writes nothing more."""
@@ -293,7 +307,13 @@ class Consumer(stock.Consumer):
 
     def _forget(self, tps: Iterable[Any]) -> None:
         for tp in tps:
-            for mapping in (self._delivered, self._watermark, self._next_read, self._committed_offset):
+            for mapping in (
+                self._delivered,
+                self._held_bytes,
+                self._watermark,
+                self._next_read,
+                self._committed_offset,
+            ):
                 mapping.pop(ensure_TP(tp), None)
             self._sought.discard(ensure_TP(tp))
 
@@ -323,18 +343,20 @@ class Consumer(stock.Consumer):
 
     # -- reading ---------------------------------------------------------------------------------------------------
     def on_buffer_full(self, tp: TP) -> None:
-        """Back-pressure is `OUTSTANDING_MAX` here."""
+        """Back-pressure is `_has_room` here."""
 
-    def _outstanding(self, tp: TP) -> int:
-        queue = self._delivered.get(tp)
-        return queue[-1].next_offset - queue[0].first if queue else 0
+    def _has_room(self, tp: TP) -> bool:
+        if not (queue := self._delivered.get(tp)):
+            return True
+        outstanding = queue[-1].next_offset - queue[0].first
+        limit: int = getattr(self.app, "outstanding_max", OUTSTANDING_MAX)
+        return outstanding < limit and self._held_bytes[tp] < OUTSTANDING_BYTES_MAX
 
     def _fetchable(self) -> tuple[set[TP], bool]:
         """Partitions to fetch from now, and whether one was left out because it is full."""
-        limit = getattr(self.app, "outstanding_max", OUTSTANDING_MAX)
         ready, full = set(), False
         for tp in self._get_active_partitions():
-            if self._is_changelog_tp(tp) or (tp in self._sought and self._outstanding(tp) < limit):
+            if self._is_changelog_tp(tp) or (tp in self._sought and self._has_room(tp)):
                 ready.add(tp)
             else:
                 full = full or tp in self._sought
@@ -400,6 +422,7 @@ class Consumer(stock.Consumer):
             for channel in channels:
                 channel.queue.force_put_nowait(Event(self.app, None, batch, None, message))
             queue.append(batch)
+            self._held_bytes[tp] += batch.bytes
             self._next_read[tp] = batch.next_offset
 
     def _recover(self, tp: TP, records: list[Any]) -> None:

@@ -56,7 +56,8 @@ from topics.stage import EffectStage, outputs_of
 from topics.state import View
 
 FLUSH_SECONDS = 0.005  # results are gathered this long at least, and as long as the last cycle took: see runner.Lane
-WINDOW = 4096  # 5 s at 800 records/s of one partition; 1 KiB of progress, 8 MiB of 2 KiB records
+WINDOW = 4096  # 5 s at 800 records/s of one partition; 1 KiB of progress; the consumer bounds the bytes
+SLOW_SECONDS, SLOW_TIMES = 5.0, 5  # an effect that takes longer gives up its place in `limit`, up to 5 times the limit
 SETTLE_SECONDS = 15.0  # most SMTP transactions end in this time; stays below the rebalance time-out
 _progress = struct.Struct(">qI")
 
@@ -119,10 +120,10 @@ class Item:
     """One record in work. `value`: decoded, or the error that says why not, from its first turn on: a whole window of decoded
     records is 150 MB, and half of the processor's time in the garbage collector. `identity`: None where it has none."""
 
-    __slots__ = ("identity", "place", "record", "value", "window")
+    __slots__ = ("batch", "identity", "place", "record", "value", "window")
 
-    def __init__(self, window: Window, record: Any):
-        self.window, self.record = window, record
+    def __init__(self, window: Window, record: Any, batch: Batch):
+        self.window, self.record, self.batch = window, record, batch
         self.place: tuple[TP, int] = (window.tp, record.offset)
         self.value: Any = None
         self.identity: str | None = None
@@ -146,7 +147,9 @@ class EffectRunner(Runner):
         self._ready: OrderedDict[bytes, None] = OrderedDict()  # keys that have a waiting record and a free place
         self._unknown: dict[tuple[str, int], list[Item]] = {}  # (topic, schema id) -> records that wait for it
         self._twins: dict[str, deque[Item]] = {}  # identity in work -> others of the same identity
-        self._running, self._per_key = 0, Counter[bytes]()
+        self._young: dict[Item, float] = {}  # running -> since when (monotonic), the first begun first
+        self._slow: set[Item] = set()  # running for long: hosts that say nothing are not to stop all the others
+        self._per_key = Counter[bytes]()
         self._tasks: dict[tuple[TP, int], asyncio.Task[Any]] = {}  # until the result is written
         self._done: list[tuple[Item, asyncio.Task[Any]]] = []
         self._wake, self._turn = asyncio.Event(), asyncio.Lock()
@@ -174,9 +177,10 @@ class EffectRunner(Runner):
             window = self._windows[tp] = Window(tp, batch.first, source, self.store.progress(tp.partition, source))
         for record in batch.records:
             window.order.append(record.offset)
-            item = Item(window, record)
+            item = Item(window, record, batch)
             if window.is_finished(record.offset):
                 self.metrics.count("passed_over")
+                self.consumer.release(batch, len(record.value or b""))
                 if self._tasks.pop(item.place, None) and self._open(item):
                     self._again(item, [])
             else:
@@ -218,15 +222,29 @@ class EffectRunner(Runner):
         self._offer(item.record.key)
 
     def _offer(self, key: bytes) -> None:
-        if self._queues.get(key) and self._per_key[key] < self.stage.key_limit:
+        if self._queues.get(key) and self._per_key[key] < self._key_limit(key):
             self._ready[key] = None
+
+    def _key_limit(self, key: bytes) -> int:
+        limit = self.stage.key_limit
+        return limit if isinstance(limit, int) else limit(key or b"", self.wiring.services)
+
+    def _age(self) -> None:
+        oldest = time.monotonic() - SLOW_SECONDS
+        while self._young and len(self._slow) < SLOW_TIMES * self.stage.limit:
+            item, since = next(iter(self._young.items()))
+            if since > oldest:
+                return
+            del self._young[item]
+            self._slow.add(item)
 
     def _pick(self) -> list[Item]:
         """What begins after this cycle's write, in turns between keys."""
         chosen: list[Item] = []
-        live = self._live()
+        live, now = self._live(), time.monotonic()
         current = {window for window in live if self.consumer.is_current(window.batches[0])}
-        while self._ready and self._running < self.stage.limit:
+        self._age()
+        while self._ready and len(self._young) < self.stage.limit:
             key, _ = self._ready.popitem(last=False)
             item = self._queues[key].popleft()
             if item.window not in live:  # was read before a seek: it comes again
@@ -235,7 +253,7 @@ class EffectRunner(Runner):
                 self._enqueue(item, first=True)
                 break
             elif self._open(item) and not self._waits_for_twin(item):
-                self._running += 1
+                self._young[item] = now
                 self._per_key[key] += 1
                 item.window.begin(item.record.offset)
                 self._hold(item.window, 1)
@@ -295,7 +313,8 @@ class EffectRunner(Runner):
 
     def _leave(self, item: Item) -> None:
         key = item.record.key
-        self._running -= 1
+        if self._young.pop(item, None) is None:
+            self._slow.discard(item)
         self._per_key[key] -= 1
         if not self._per_key[key]:
             del self._per_key[key]
@@ -346,9 +365,9 @@ class EffectRunner(Runner):
             while True:
                 if not self._wake.is_set():
                     try:
-                        await asyncio.wait_for(self._wake.wait(), SWEEP_SECONDS)
+                        await asyncio.wait_for(self._wake.wait(), 1.0 if self._ready else SWEEP_SECONDS)
                     except TimeoutError:
-                        pass  # nothing to do but, perhaps, to sweep
+                        pass  # nothing to do but, perhaps, to sweep, or to give the places of slow effects to others
                 if len(self._done) < self.stage.limit // 4:
                     await asyncio.sleep(max(FLUSH_SECONDS, min(self._cycle_s, REST_MAX_SECONDS)))
                 self._wake.clear()
@@ -403,6 +422,7 @@ class EffectRunner(Runner):
         for item, _ in settled:
             if item.window in live:
                 self._tasks.pop(item.place, None)
+                self.consumer.release(item.batch, len(item.record.value or b""))
                 self._hold(item.window, -1)
                 self._again(item, [])
         lease = self.consumer.holds_lease()

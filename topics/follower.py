@@ -14,13 +14,16 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from topics.catalogue import Topic
-from topics.codec import DecodeError, UnknownSchema
+from topics.codec import DecodeError, RegistryUnavailable, UnknownSchema
 from topics.installation import Installation
+from topics.unreadable import Unreadable, install
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 RETRY_SECONDS = 1.0
 POLL_MS = 2000
+
+install()
 
 
 class Follower(Mapping[str, T], Generic[T]):
@@ -61,8 +64,9 @@ class Follower(Mapping[str, T], Generic[T]):
         while True:
             try:
                 await self._read()
-            except (KafkaError, OSError) as exc:
-                log.warning("%s: reading again from its beginning: %r", self.topic.name, exc)
+            except Exception as exc:  # the broker or the registry is away; whoever waits for `ready` waits on
+                known = isinstance(exc, KafkaError | OSError | RegistryUnavailable)
+                log.warning("%s: reading again from its beginning: %r", self.topic.name, exc, exc_info=not known)
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _read(self) -> None:
@@ -74,20 +78,25 @@ class Follower(Mapping[str, T], Generic[T]):
             consumer.assign(tps)
             await consumer.seek_to_beginning(*tps)
             ends = await consumer.end_offsets(tps)
+            values: dict[str, T] = {}  # in the place of what was known once it is complete: some may be compacted away
             while True:
-                if not self._caught_up.is_set() and all([await consumer.position(tp) >= ends[tp] for tp in tps]):
+                if values is not self._values and all([await consumer.position(tp) >= ends[tp] for tp in tps]):
+                    self._values = values
                     self._caught_up.set()
-                timeout = POLL_MS if self._caught_up.is_set() else 100
+                timeout = POLL_MS if values is self._values else 100
                 for records in (await consumer.getmany(timeout_ms=timeout)).values():
                     for record in records:
-                        await self._apply(record)
+                        await self._apply(record, values)
         finally:
             await consumer.stop()
 
-    async def _apply(self, record: Any) -> None:
+    async def _apply(self, record: Any, values: dict[str, T]) -> None:
+        if isinstance(record, Unreadable):
+            log.error("%s@%d: cannot be read: %s", self.topic.name, record.offset, record.error)
+            return
         key = (record.key or b"").decode("utf-8", "replace")
         if record.value is None:
-            self._values.pop(key, None)
+            values.pop(key, None)
             return
         try:
             try:
@@ -95,7 +104,9 @@ class Follower(Mapping[str, T], Generic[T]):
             except UnknownSchema as unknown:
                 await self._codec.learn(unknown.id)
                 value = self._codec.decode(record.value)
-            self._values[key] = self._convert(value)
+            values[key] = self._convert(value)
         except (DecodeError, ValueError, KeyError) as exc:
             # what was there before stays: a broken record must not take a tenant away
+            if key in self._values:
+                values.setdefault(key, self._values[key])
             log.error("%s@%d: kept the value before: %s", self.topic.name, record.offset, exc)

@@ -36,13 +36,15 @@ from typing import Any, Protocol
 
 import faust
 
+from avro.records import DeadLetter
 from topics.catalogue import DEAD_LETTERS, Output, Topic
 from topics.codec import Codec, CodecError, DecodeError, RegistryUnavailable, UnknownSchema
 from topics.consumer import Batch, Consumer, Tick
 from topics.metrics import Metrics
-from topics.outputs import Outputs
+from topics.outputs import Outputs, OutputTooLarge
 from topics.stage import Declared, Handler, Hold, Preparer, Stage, Ticker, outputs_of
 from topics.state import Database, Memory, View
+from topics.unreadable import Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ EXIT_FAILED = 70  # EX_SOFTWARE: the supervisor starts the worker again
 HOLD_SECONDS = 1.0  # between two tries of a batch that is held
 SWEEP_SECONDS = 10.0
 REST_MAX_SECONDS = 0.05
+KEPT_KEY, KEPT_VALUE = 1 << 10, 1 << 20  # bytes of a record that the dead letters do not take whole
 REFUSED_SECONDS, REFUSED_MAX = 60.0, 1000  # a schema id that the registry does not have is asked for again after this
 
 #: One batch is computed per turn of the loop, first come first served, whatever app or partition it is of. Without it a stage
@@ -136,6 +139,8 @@ class Runner:
     def decode(self, record: Any) -> Any:
         """The record's value. Raises DecodeError, UnknownSchema."""
         if record.value is None:
+            if isinstance(record, Unreadable):
+                raise DecodeError(record.error)
             raise DecodeError("the record has no value: this topic takes no tombstones")
         try:
             return self.codec_of[record.topic].decode(record.value)
@@ -175,17 +180,27 @@ class Runner:
         outputs.add(name, key, None if value is None else encode(value), source, headers)
 
     def dead(self, outputs: Outputs, record: Any, error: BaseException, source: Hashable) -> None:
-        """`record` goes to mail.dead-letters as it was read."""
+        """`record` goes to mail.dead-letters as it was read; cut where that topic does not take it whole."""
         self.metrics.count("dead")
         log.warning("%s: %s[%d]@%d to dead letters: %s: %s", self.stage.name, record.topic, record.partition, record.offset,
                     type(error).__name__, str(error)[:200])  # fmt: skip
-        output = DEAD_LETTERS.send({
+        letter: DeadLetter = {
             "stage": self.stage.name, "topic": record.topic, "partition": record.partition, "offset": record.offset,
-            "timestamp": record.timestamp, "key": record.key, "value": record.value,
+            "timestamp": record.timestamp, "key": record.key,
+            "value": record.raw if isinstance(record, Unreadable) else record.value,
             "headers": [{"name": name, "value": value or b""} for name, value in record.headers],
-            "error": type(error).__name__, "text": str(error)[:2000], "at": self.wiring.clock(),
-        })  # fmt: skip
-        self.add(outputs, output, source)
+            "error": type(error).__name__,
+            "text": str(error)[:2000].encode("utf-8", "replace").decode(),  # may quote a lone surrogate
+            "at": self.wiring.clock(),
+        }  # fmt: skip
+        try:
+            self.add(outputs, DEAD_LETTERS.send(letter), source)
+        except OutputTooLarge:
+            key, value, headers = record.key or b"", letter["value"] or b"", letter["headers"]
+            whole = f"cut from {len(key)} bytes of key, {len(value)} of value, {len(headers)} headers"
+            letter["key"], letter["value"], letter["headers"] = key[:KEPT_KEY], value[:KEPT_VALUE], []
+            letter["text"] = f"{whole}: {letter['text']}"
+            self.add(outputs, DEAD_LETTERS.send(letter), source)
 
 
 class Lane:
@@ -301,6 +316,7 @@ class StageRunner(Runner):
         preparer = self._preparers.get(topic)
         found: dict[Any, Any] | None = {} if preparer is None else None
         todo: list[Any] | None = None
+        fit: int | None = None  # records that one write may take, as the part before showed; None: all
         values: dict[int, Any] = {}  # by offset: decoded for `prepare`, not given to the handler yet
         try:
             while todo is None or todo:
@@ -316,7 +332,7 @@ class StageRunner(Runner):
                             return False
                         if todo is None:
                             todo = self._unfinished(batch, source)
-                        n, view, entries, outputs = self._compute(todo, values, batch.tp.partition, found or {})
+                        n, view, entries, outputs = self._compute(todo[:fit], values, batch.tp.partition, found or {})
                         await asyncio.sleep(0)
                 except UnknownSchema as unknown:
                     await self.learn(topic, unknown)
@@ -334,7 +350,8 @@ class StageRunner(Runner):
                 mark = part[-1].offset if part else None
                 if not await self._write(batch, view, entries, outputs, part, {} if mark is None else {source: mark}):
                     return False
-                todo = todo[n:]
+                if todo := todo[n:]:
+                    fit = self._fit(n, entries, outputs)
             self.consumer.finish(batch)
             return True
         finally:
@@ -391,24 +408,40 @@ class StageRunner(Runner):
                     record.offset,
                 )
                 return n, self._view(partition, found), {}, outputs
-            n //= 2
+            n = min(n // 2, self._fit(n, entries, outputs) or n)
+
+    def _fit(self, n: int, entries: dict[bytes, bytes | None], outputs: Outputs) -> int | None:
+        """How many records one write may take, from what `n` of them changed. None: all."""
+        if self.store is None or not entries:
+            return None
+        return max(1, n * self.store.room(outputs) // self.store.size(entries))
 
     def _process(self, todo: list[Any], values: dict[int, Any], view: View, outputs: Outputs) -> None:
         """Each value is given to a handler once, for it may change it, and lives no longer than that: a batch of decoded
         records at once costs 6 us a record more, in cache misses and in the garbage collector."""
         if not todo:
             return
-        handler: Handler = self._handlers[todo[0].topic]
-        decode, add = self.decode, self.add
+        topic = todo[0].topic
+        handler: Handler = self._handlers[topic]
+        decode, add, keep = self.codec_of[topic].decode, self.add, view.keep
         for record in todo:
             offset = record.offset
             view.record = record
             try:
-                value = values.pop(offset, None) or decode(record)
-                if isinstance(value, DecodeError):
-                    raise value
-                for output in outputs_of(handler(value, view)):
-                    add(outputs, output, offset)
+                if values and (value := values.pop(offset, None)) is not None:
+                    if isinstance(value, DecodeError):
+                        raise value
+                else:
+                    try:
+                        value = decode(record.value)
+                    except (TypeError, UnknownSchema):  # no value, or a schema that the registry may not have
+                        value = self.decode(record)
+                result = handler(value, view)
+                if type(result) is Output:
+                    add(outputs, result, offset)
+                else:
+                    for output in outputs_of(result):
+                        add(outputs, output, offset)
             except (Hold, UnknownSchema):
                 raise
             except Exception as exc:  # whatever mail can do to us: contained, the batch goes on
@@ -416,7 +449,7 @@ class StageRunner(Runner):
                 outputs.drop(offset)
                 self.dead(outputs, record, exc, offset)
             else:
-                view.keep()
+                keep()
 
     async def _write(self, work: Batch | Tick, view: View, entries: dict[bytes, bytes | None], outputs: Outputs,
                      part: list[Any], progress: Mapping[int, bytes | int]) -> bool:  # fmt: skip

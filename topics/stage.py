@@ -120,8 +120,8 @@ class EffectStage(Declared):
     second sees what the first has left in `state`.
     """
 
-    limit: int = 200
-    key_limit: int = 20
+    limit: int = 200  # effects at once; those that take long do not count (topics/effects.py)
+    key_limit: int | Callable[[bytes, Any], int] = 20  # of one key; or (key, services) -> limit
     identity: Callable[[Any], str] | None = None
     performer: Callable[[Any, View, bool], Awaitable[Any]] | None = None
     settler: Callable[[Any, Any, View], Outputs] | None = None

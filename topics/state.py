@@ -31,6 +31,7 @@ class Table(Generic[V]):
     """A logical table. `number` (1 to 31) is its key prefix, for life; values are replaced, never changed in place.
 
     `expires`: every value is put with a time after which it is not there any more; the store deletes it some time later.
+    `cached`: values stay decoded in memory; False where they are large, or seldom read again.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Table(Generic[V]):
     encode: Callable[[V], bytes]
     decode: Callable[[bytes], V]
     expires: bool = False
+    cached: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.number <= MAX_NUMBER:
@@ -130,6 +132,10 @@ class View:
     def written(self) -> None:
         """The write is durable: the cache may show it."""
         self._cache.update(self._batch)
+        if uncached := [number for number, table in self._tables.items() if not table.cached]:
+            for key in self._batch:
+                if key[0] in uncached:
+                    del self._cache[key]
         self._batch = {}
 
     def remove(self, keys: Sequence[bytes]) -> None:
@@ -146,12 +152,11 @@ class View:
             return expiry_bucket(until).to_bytes(4, "big") + table.encode(kept)
         return table.encode(value)
 
-    def _get(self, key: bytes, table: Table[Any]) -> Any:
-        """The value, a pair (value, expires at ms) for a table with expiry, or None."""
-        for layer in (self._record, self._batch, self._cache):
-            if key in layer:
-                return layer[key]
-        value = self._cache[key] = self._decode(self._database.get(key), table)
+    def _load(self, key: bytes, table: Table[Any]) -> Any:
+        """What the database has: the value, a pair (value, expires at ms) for a table with expiry, or None."""
+        value = self._decode(self._database.get(key), table)
+        if table.cached:
+            self._cache[key] = value
         return value
 
     @staticmethod
@@ -189,10 +194,20 @@ class Part(Generic[V]):
 
     def get(self, key: str | bytes) -> V | None:
         """The value, or None when there is none or its time is over."""
-        value: Any = self._view._get(self._prefix + (key.encode() if isinstance(key, str) else key), self._table)
-        if value is not None and self._table.expires:
+        view, table = self._view, self._table
+        whole = self._prefix + (key.encode() if isinstance(key, str) else key)  # `_key`, without the call
+        value: Any
+        if whole in view._record:
+            value = view._record[whole]
+        elif whole in view._batch:
+            value = view._batch[whole]
+        elif whole in view._cache:
+            value = view._cache[whole]
+        else:
+            value = view._load(whole, table)
+        if value is not None and table.expires:
             value, until = value
-            if until <= self._view.now:
+            if until <= view.now:
                 return None
         found: V | None = value
         return found
@@ -202,7 +217,7 @@ class Part(Generic[V]):
         expires = self._table.expires
         if expires != (expires_at is not None):
             raise ValueError(f"table {self._table.name}: expires_at is {'needed' if expires else 'not kept'}")
-        whole = self._prefix + (key.encode() if isinstance(key, str) else key)  # `_key`, without the call
+        whole = self._prefix + (key.encode() if isinstance(key, str) else key)  # the same
         self._view._record[whole] = (value, expires_at) if expires else value
 
     def delete(self, key: str | bytes) -> None:

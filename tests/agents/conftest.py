@@ -9,6 +9,7 @@ import pytest
 from postroad.content import MemoryContents
 from postroad.dkim import BodyHashes, generate
 from postroad.dns import ScriptedResolver
+from postroad.limits import Rates
 from postroad.retry import RetrySchedule
 from postroad.settings import Settings, Site
 from postroad.smtp import Client, Pool, PoolSettings, ScriptedTransport
@@ -43,8 +44,7 @@ class ScriptedServices:
         self.contents = MemoryContents()
         self.retries = RetrySchedule((300, 900), 0.1, (60,))
         self.body_hashes = BodyHashes()
-        self.rates: dict[tuple[int, str], float] = {}
-        self.parked: dict[tuple[int, str], float] = {}
+        self.rates = Rates()
         self.transport = ScriptedTransport()
         self.connections = PoolSettings(connections=10, idle_s=0, wait_s=0.01)
         self._client: Client | None = None
@@ -57,7 +57,7 @@ class ScriptedServices:
 
     def restarted(self) -> None:
         """What a new process does not know any more."""
-        self.rates, self.parked, self.body_hashes = {}, {}, BodyHashes()
+        self.rates, self.body_hashes = Rates(), BodyHashes()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from builders import HOUR_MS, ID, NOW, attempt, content, events, message, routed
 
 from agents.classify import stage
 from postroad.events import ending
+from postroad.senders import message_of
 from topics.catalogue import ATTEMPTS, ENDINGS, EVENTS, REPORTS, SCHEDULED, SUPPRESSIONS
 from topics.stage import Hold
 from topics.testing import Scripted
@@ -125,10 +126,45 @@ async def test_the_mark_of_a_possible_duplicate_stays(classify):
 async def test_a_try_after_the_delivery_has_no_second_end(classify):
     """Send died before it could write what the MX had said, and tried again."""
     await classify.feed(ATTEMPTS, attempt())
-    assert await classify.feed(ATTEMPTS, attempt(451, "x", "", "rcpt", possible_duplicate=True)) == []
-    assert await classify.feed(ATTEMPTS, attempt(550, "User unknown", "5.1.1", "rcpt", possible_duplicate=True)) == []
+    assert await classify.feed(ATTEMPTS, attempt(451, "x", "", "rcpt")) == []
+    assert await classify.feed(ATTEMPTS, attempt(550, "User unknown", "5.1.1", "rcpt")) == []
     (event,) = values(await classify.feed(ATTEMPTS, attempt(possible_duplicate=True)), EVENTS)
     assert event["possible_duplicate"]
+
+
+@pytest.mark.parametrize("doubt", [
+    attempt(0, "connection-lost", "", "body"),
+    attempt(0, "connection-lost", "", "body", possible_duplicate=True),
+    attempt(451, "x", "", "rcpt", possible_duplicate=True),  # of two tries before it, one was never told of
+])  # fmt: skip
+async def test_a_try_after_the_delivery_that_may_be_a_second_one_says_so(classify, doubt):
+    await classify.feed(ATTEMPTS, attempt())
+    (event,) = values(await classify.feed(ATTEMPTS, doubt), EVENTS)
+    assert (event["kind"], event["reason"], event["possible_duplicate"]) == ("reported", "tried-after-delivered", True)
+
+
+@pytest.mark.parametrize("later", [{"round": 1}, {"attempt": 1}])
+async def test_a_delivery_by_another_try_is_no_second_end(classify, later):
+    """Its site was another one by then, whose partition knows nothing of the delivery."""
+    await classify.feed(ATTEMPTS, attempt())
+    (event,) = values(await classify.feed(ATTEMPTS, attempt(message=routed(**later))), EVENTS)
+    assert (event["kind"], event["reason"], event["possible_duplicate"]) == (
+        "reported", "delivered-after-delivered", True)  # fmt: skip
+
+
+async def test_an_end_that_may_hide_a_delivery_says_so(classify):
+    """Send was killed after it; then its time was over."""
+    found = ending(message(possible_duplicate=True), "expired", NOW, "send", "expired")
+    (event,) = values(await classify.feed(ENDINGS, found), EVENTS)
+    assert event["possible_duplicate"]
+
+
+@pytest.mark.parametrize(("about", "suppressed"), [(b"R@There.test", 1), (b"somebody@else.test", 0)])
+async def test_a_report_about_somebody_else_suppresses_nobody(classify, about, suppressed):
+    await classify.feed(ATTEMPTS, attempt())
+    outputs = await classify.feed(REPORTS, report(DSN.replace(b"r@there.test", about)))
+    assert events(outputs) == [("reported", "dsn")]
+    assert len(values(outputs, SUPPRESSIONS)) == suppressed
 
 
 async def test_late_bounce(classify):
@@ -159,6 +195,7 @@ async def test_only_a_failure_for_good_suppresses(classify, old, new, kinds):
 async def test_report_of_no_message_that_we_know(classify, rcpt_to):
     assert await classify.feed(REPORTS, report(rcpt_to=rcpt_to)) == []
     assert "return path" in classify.dead_letters[0]["text"]
+    assert REPORTS.send(report(rcpt_to=rcpt_to)).key.decode() == message_of(rcpt_to), "the lane of its message"
 
 
 @pytest.mark.parametrize("raw", [b"", b"\0\xff" * 500, DSN[:150], DSN.replace(b"--b--", b""), b"\r\n\r\n" * 99])

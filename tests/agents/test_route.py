@@ -1,13 +1,16 @@
 """Route: the site that takes the mail, and the source that it leaves from."""
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 from builders import ID, NOW, events, message, values
 
 from agents.route import stage
 from postroad.egress import Pool, Source
+from postroad.retry import PUT_OFF_MS
 from postroad.settings import Settings, Site
 from postroad.site import shard_of
-from postroad.retry import PUT_OFF_MS
 from topics.catalogue import CLEARED, OUTBOUND, SCHEDULED
 from topics.testing import Scripted
 
@@ -29,6 +32,35 @@ async def test_site_hosts_and_key(route):
         "source": "default",
     }  # fmt: skip
     assert outputs[1].key == b"there.test#0"
+
+
+async def test_a_name_server_that_does_not_answer_holds_the_others_for_a_moment_only(route, services, monkeypatch):
+    monkeypatch.setattr("tables.mx_cache.PATIENCE_S", 0.05)
+    answered, ask, done = asyncio.Event(), services.resolver.mx, []
+
+    async def mx(domain):
+        if domain == "other.test":
+            try:
+                await answered.wait()
+            finally:
+                done.append(domain)
+        return await ask(domain)
+
+    services.resolver.mx = mx
+    route.stage = replace(stage, prepare_s=None)  # without the bound of all that a stage prepares
+    async with asyncio.timeout(5):
+        outputs = await route.feed(CLEARED, message(), message(message_id="m2", recipient="r@other.test"))
+    assert events(outputs) == [("routed", ""), ("scheduled", "dns")]
+    assert done == ["other.test"], "nothing is left behind"
+    answered.set()
+    assert events(await route.feed(CLEARED, message(message_id="m2", recipient="r@other.test"))) == [("routed", "")]
+
+
+async def test_a_batch_asks_so_many_queries_and_puts_the_others_off(route, services, monkeypatch):
+    monkeypatch.setattr("tables.mx_cache.ASKED_MAX", 2)
+    outputs = await route.feed(CLEARED, *(message(recipient=f"r@no{n}.test", message_id=f"m{n}") for n in range(5)))
+    assert len(services.resolver.asked) == 2
+    assert sorted(events(outputs)) == [("rejected", "no-such-domain")] * 2 + [("scheduled", "dns")] * 3
 
 
 async def test_shards_of_a_large_site(route, services):

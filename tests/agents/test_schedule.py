@@ -25,7 +25,7 @@ async def test_nothing_before_its_time_everything_at_it_in_the_order_of_time(sch
     schedule.now = NOW + 300
     assert [m["message_id"] for m in values(await schedule.tick(), SCORED)] == ["m3", "m1"]
     assert await schedule.tick() == []
-    assert schedule.database.values == {}
+    assert schedule.state.due.scan() == schedule.state.waiting.scan() == []
 
 
 @pytest.mark.parametrize(("return_to", "topic"), [("accepted", ACCEPTED), ("validated", VALIDATED), ("scored", SCORED)])
@@ -57,6 +57,39 @@ async def test_a_later_round_takes_the_place_of_an_earlier_one(schedule):
     assert schedule.state.waiting.get(ID).round == 1
     schedule.now = NOW + 200
     assert [m["round"] for m in values(await schedule.tick(), SCORED)] == [2]
+
+
+@pytest.mark.parametrize("rounds", [(0, 0), (1, 0), (0, 1)])
+@pytest.mark.parametrize("cleared_first", [False, True])
+async def test_of_two_copies_the_one_stays_that_suppress_has_let_through(schedule, rounds, cleared_first):
+    """The other has no way on: suppress stops it."""
+    cleared, other = scheduled(NOW + 100, round=rounds[0], cleared=True), scheduled(NOW + 50, "dns", round=rounds[1])
+    await schedule.feed(SCHEDULED, *((cleared, other) if cleared_first else (other, cleared)))
+    schedule.now = NOW + 100
+    assert [(m["round"], m["cleared"]) for m in values(await schedule.tick(), SCORED)] == [(rounds[0] + 1, True)]
+
+
+async def test_an_entry_before_all_that_was_released_is_found(schedule):
+    await schedule.feed(SCHEDULED, entry(1, NOW - 10), entry(2, NOW - 10), entry(3, NOW + 5))
+    await schedule.tick()
+    await schedule.feed(SCHEDULED, entry(4, NOW - 1000), entry(5, NOW - 10))
+    assert [m["message_id"] for m in values(await schedule.tick(), SCORED)] == ["m4", "m5"]
+    schedule.now = NOW + 5
+    assert [m["message_id"] for m in values(await schedule.tick(), SCORED)] == ["m3"]
+
+
+async def test_a_tick_with_nothing_due_reads_one_entry_and_passes_over_what_was_released(schedule, monkeypatch):
+    read = []
+    items = schedule.database.items
+    monkeypatch.setattr(
+        schedule.database, "items", lambda first, limit: read.append((first, limit)) or items(first, limit)
+    )
+    await schedule.feed(SCHEDULED, *(entry(n, NOW - n) for n in range(10)), *(entry(n, NOW + n) for n in range(90, 99)))
+    await schedule.tick()
+    read.clear()
+    assert await schedule.tick() == []
+    ((first, limit),) = read
+    assert limit == 1 and first >= b"\1" + NOW.to_bytes(8, "big"), "deleted entries cost time to pass"
 
 
 async def test_expires_while_it_waits(schedule):
@@ -102,6 +135,22 @@ async def test_an_operator_ends_it(schedule, action, end):
     assert events(await schedule.feed(DECISIONS, decision(action), decision(action))) == [end]
     schedule.now = NOW + 2000
     assert await schedule.tick() == []
+
+
+async def test_a_cancel_that_comes_before_its_message(schedule):
+    """It is on its way here, and may wait for longer than suppress remembers the cancel."""
+    assert await schedule.feed(DECISIONS, decision("cancel"), decision("drop", message_id="m2")) == []
+    assert events(await schedule.feed(SCHEDULED, scheduled(NOW + 1000))) == [("cancelled", "cancelled")]
+    assert await schedule.feed(SCHEDULED, entry(2, NOW + 1000)) == []
+    schedule.now = NOW + 1000
+    assert [m["message_id"] for m in values(await schedule.tick(), SCORED)] == ["m2"]
+
+
+async def test_a_late_copy_of_what_was_cancelled_does_not_wait(schedule):
+    await schedule.feed(SCHEDULED, scheduled(NOW + 1000))
+    await schedule.feed(DECISIONS, decision("cancel"))
+    await schedule.feed(SCHEDULED, scheduled(NOW + 1000))
+    assert schedule.state.waiting.scan() == []
 
 
 async def test_decision_about_a_message_that_does_not_wait_here(schedule):

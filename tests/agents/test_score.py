@@ -4,9 +4,9 @@ import pytest
 from builders import NOW, RAW, content, events, message, values
 
 from agents.score import stage
+from postroad.retry import PUT_OFF_MS
 from postroad.scoring import GTUBE
 from tables.content_scores import KEPT_MS
-from postroad.retry import PUT_OFF_MS
 from topics.catalogue import EVENTS, SCHEDULED, SCORED, VALIDATED
 from topics.testing import Scripted
 

@@ -3,12 +3,13 @@
 import pytest
 from builders import HOUR_MS, ID, NOW, content, events, message, route, routed, values
 
-from agents.send import BUSY_MS, PATIENCE_MS, stage
+from agents.send import PATIENCE_MS, stage
 from postroad.bounces import classify
 from postroad.dkim import verify
-from postroad.smtp import PoolSettings, Reply, Step, failed
+from postroad.outcomes import BUSY_MS
 from postroad.retry import PUT_OFF_MS
-from topics.catalogue import ATTEMPTS, OUTBOUND, SCHEDULED
+from postroad.smtp import PoolSettings, Reply, Step, failed
+from topics.catalogue import ATTEMPTS, ENDINGS, OUTBOUND, SCHEDULED
 from topics.testing import Scripted
 
 
@@ -99,6 +100,23 @@ async def test_all_connections_in_use(send, services):
     assert entry["reason"] == "connection-limit"
     assert NOW + BUSY_MS <= entry["due_at"] < NOW + 2 * BUSY_MS
     assert services.transport.sent == []
+    resolved = len(services.resolver.asked)
+    (entry,) = values(await send.feed(OUTBOUND, routed(message_id="m2", round=2)), SCHEDULED)
+    assert entry["reason"] == "connection-limit"
+    assert NOW + 4 * BUSY_MS <= entry["due_at"] < NOW + 8 * BUSY_MS, "later each time"
+    assert len(services.resolver.asked) == resolved, "the site is known to be full: nobody waits again"
+
+
+async def test_expired_on_its_way_is_not_tried(send, services):
+    outputs = await send.feed(OUTBOUND, routed(expires_at=NOW - 1))
+    assert events(outputs) == [("expired", "expired")]
+    assert services.transport.sent == []
+    assert await send.feed(OUTBOUND, routed(expires_at=NOW - 1)) == []
+
+
+async def test_expired_after_a_crash_it_still_may_have_been_delivered(send):
+    (end,) = values(await send.feed(OUTBOUND, routed(expires_at=NOW - 1), possible_duplicate=True), ENDINGS)
+    assert end["message"]["possible_duplicate"]
 
 
 async def test_parked_no_longer_than_it_may_be_tried(send, services):

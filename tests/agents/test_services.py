@@ -21,6 +21,7 @@ async def test_shards_of_a_site_share_its_connections(tmp_path):
     )
     assert shared.client("large.test").pool._settings.connections == 2
     assert shared.client("tiny.test").pool._settings.connections == 1, "at least one, or nothing could ever go"
+    assert [shared.messages_at_once(key) for key in (b"large.test#3", b"tiny.test#0", b"\xff")] == [4, 2, 20]
 
 
 async def test_settings_reach_what_uses_them(tmp_path):

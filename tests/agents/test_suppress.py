@@ -34,6 +34,23 @@ async def test_drops_who_is_listed(suppress, tenant, rule):
     assert not values(outputs, CLEARED)
 
 
+@pytest.mark.parametrize("written", ["R@there.test", "r@there.test", '"r"@There.test'])
+@pytest.mark.parametrize("key", [b"R@there.test", b"", b"r@there.test"])
+async def test_an_entry_finds_its_partition_and_its_recipient_however_both_are_written(suppress, written, key):
+    outputs = await suppress.feed(SUPPRESSIONS, entry(recipient=written), key=key)
+    assert [output.key for output in outputs] == ([] if key == b"r@there.test" else [b"r@there.test"])
+    await suppress.feed(SUPPRESSIONS, *values(outputs, SUPPRESSIONS))
+    assert events(await suppress.feed(SCORED, message())) == [("dropped", "suppressed")]
+
+
+async def test_an_internationalised_domain_is_listed_as_its_mail_goes(suppress):
+    outputs = await suppress.feed(SUPPRESSIONS, entry(recipient="ann@bücher.test"))
+    await suppress.feed(SUPPRESSIONS, *values(outputs, SUPPRESSIONS))
+    assert events(await suppress.feed(SCORED, message(recipient="ann@xn--bcher-kva.test"))) == [
+        ("dropped", "suppressed")
+    ]
+
+
 async def test_list_of_another_tenant_says_nothing(suppress):
     await suppress.feed(SUPPRESSIONS, entry(tenant="other"))
     assert events(await suppress.feed(SCORED, message())) == [("cleared", "")]

@@ -116,6 +116,27 @@ async def test_hostile_or_broken_content(validate, raw, rule):
     assert await rejection(validate, content=content(raw)) == rule
 
 
+@pytest.mark.parametrize("sender", ["ceo@victim.test", "ceo@acme.test.evil.test", "nobody"])
+async def test_envelope_sender_beside_a_raw_from_of_the_tenants_own(validate, sender):
+    assert await rejection(validate, sender=sender) == ("sender-domain", "sender")
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        (b"Sender: ceo@victim.test\r\n", ("sender-domain", "sender")),
+        (b"Sender: x\r\n <ceo@victim.test>\r\n", ("sender-domain", "sender")),
+        (b"Sender: nobody\r\n", ("sender-domain", "sender")),
+        (b"Sender: b@acme.test\r\n", None),
+    ],
+)
+async def test_sender_field_of_a_raw_mail(validate, line, rule):
+    if rule:
+        assert await rejection(validate, content=content(line + RAW)) == rule
+    else:
+        assert values(await validate.feed(ACCEPTED, message(content=content(line + RAW))), VALIDATED)
+
+
 async def test_subdomain_of_a_tenants_domain_is_the_tenants(validate):
     outputs = await validate.feed(ACCEPTED, message(content=content(RAW.replace(b"acme.test", b"news.acme.test"))))
     assert events(outputs) == [("validated", "")]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from postroad.addresses import BadAddress, ascii_domain, domain_of, normalise
+from postroad.addresses import BadAddress, ascii_domain, domain_of, key, lies_in, normalise
 
 ISEMAIL = Path(__file__).parents[2] / "../shared/corpora/addresses/isemail/tests.jsonl"
 
@@ -100,3 +100,27 @@ def test_isemail() -> None:
         "test@io",
         '"test\\©"@iana.org',
     ]  # no dot; a quoted pair of RFC 6531, younger than isemail's grammar
+
+
+@pytest.mark.parametrize(
+    ("address", "listed"),
+    [
+        ("Ann@Bücher.TEST", "ann@xn--bcher-kva.test"),
+        ("ann@xn--bcher-kva.test", "ann@xn--bcher-kva.test"),
+        ("NO ADDRESS", "no address"),
+        ("", ""),
+    ],
+)
+def test_key(address: str, listed: str) -> None:
+    assert key(address) == listed
+
+
+def test_lies_in() -> None:
+    assert lies_in("shop.example", "Shop.Example")
+    assert lies_in("mail.shop.example", "shop.example")
+    assert lies_in("xn--bcher-kva.example", "bücher.example")
+    assert not lies_in("myshop.example", "shop.example")
+    assert not lies_in("example", "shop.example")
+    assert not lies_in("shop.example", "mail.shop.example")
+    assert not lies_in("shop.example", "")
+    assert not lies_in("shop.example", "not a domain")

@@ -20,7 +20,6 @@ from postroad.dns import (
     DnsResolver,
     MxAnswer,
     ScriptedResolver,
-    decode_addresses,
     decode_mx,
     encode,
 )
@@ -245,8 +244,6 @@ def test_servers_are_written_as_address_and_port(text: str) -> None:
 def test_answers_as_bytes(hosts: list[tuple[int, str]], expires_at: int) -> None:
     answer = MxAnswer("hosts", tuple(hosts), expires_at)
     assert decode_mx(encode(answer)) == answer
-    addresses = AddressAnswer("none", (), expires_at)
-    assert decode_addresses(encode(addresses)) == addresses
 
 
 async def test_scripted_resolver() -> None:

@@ -52,5 +52,7 @@ def test_rubbish_is_no_message_id(rubbish: str) -> None:
         ids.accepted_at(rubbish)
 
 
-def test_event_id() -> None:
-    assert ids.event_id("m", "deferred", 2, 3) == "m:deferred:2:3"
+def test_header_id() -> None:
+    first, second = (ids.message_id(0, "t", "s", "0:0", recipient) for recipient in "ab")
+    assert ids.header_id(first) == ids.header_id(first) != ids.header_id(second)
+    assert first not in ids.header_id(first)

@@ -1,8 +1,10 @@
 """From a submission to messages; a tenant's quotas."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postroad import budget
 from postroad.content import MemoryContents
 from postroad.intake import Use, build, distinct, message, sender_domain, take_place, written
 
@@ -23,6 +25,12 @@ def made(given, tenant=TENANT, **fields):
     return [message(given, tenant, recipient, **settings) for recipient in distinct(given["recipients"])]
 
 
+async def built(given, store=None, size_max=1 << 20):
+    found = []
+    await build(given, made(given), store or MemoryContents(), size_max, found)
+    return found
+
+
 def test_the_form_of_an_address_that_keys_lists():
     assert written("Jörg@Bücher.TEST") == "Jörg@xn--bcher-kva.test"
     assert written("not an address") == "not an address"
@@ -41,8 +49,8 @@ def test_distinct_keeps_order_and_each_address(addresses):
 
 
 def test_sender_domain():
-    assert sender_domain(submission(sender={"address": "a@Bücher.test"})) == "xn--bcher-kva.test"
-    assert sender_domain(submission(sender={"address": "nobody"})) == ""
+    assert sender_domain("a@Bücher.test") == "xn--bcher-kva.test"
+    assert sender_domain("nobody") == ""
 
 
 def test_message_of_a_known_and_of_an_unknown_tenant():
@@ -64,7 +72,7 @@ async def test_build_puts_a_problem_where_it_is_and_not_beside_it():
         {"address": "a@there.test", "variables": {"name": "Ann"}}, {"address": "b@there.test", "variables": {"x": "y"}},
         {"address": "c@there.test", "variables": {"name": "Cay"}},
     ])  # fmt: skip
-    first, second, third = await build(given, made(given), MemoryContents())
+    first, second, third = await built(given)
     assert first.problem is third.problem is None
     assert (second.problem.reason, second.problem.rule) == ("missing-variable", "name")
     assert b"Dear Cay" in third.content["inline"]
@@ -72,7 +80,73 @@ async def test_build_puts_a_problem_where_it_is_and_not_beside_it():
 
 async def test_build_is_the_same_the_next_time():
     given = submission("a@there.test", "b@there.test", stream="broadcast", html="<p>hi</p>")
-    assert await build(given, made(given), MemoryContents()) == await build(given, made(given), MemoryContents())
+    assert await built(given) == await built(given)
+
+
+def rules(found):
+    return {one.problem and (one.problem.reason, one.problem.rule) for one in found}
+
+
+def merged(number, **fields):
+    given = submission(*(f"r{n}@there.test" for n in range(number)), **fields)
+    for recipient in given["recipients"]:
+        recipient["variables"] = {"a": "x" * 20_000}
+    return given
+
+
+class Untouched(MemoryContents):
+    """A store that nothing is written to."""
+
+    async def put(self, data):
+        raise AssertionError("built before its size was looked at")
+
+
+@pytest.mark.parametrize(
+    ("fields", "rule"),
+    [
+        ({"text": "{{a}}" * 1000}, "size"),
+        ({"html": "{{a}}" * 1000}, "size"),
+        ({"subject": "{{a}}" * 1000}, "size"),
+        ({"text": "{{a}}" * 1001}, "placeholders"),
+        ({"subject": "{{a}}"}, "subject"),
+        ({"text": "{{a}}" + "x" * (1 << 20)}, "size"),
+        ({"attachments": [{"filename": "a", "content": b"x" * (800 << 10)}]}, "size"),
+        ({"attachments": [{"filename": "a", "content": b"x" * 1000}] * 800}, "size"),
+    ],
+)
+async def test_what_would_be_too_large_is_not_built(fields, rule):
+    assert rules(await built(merged(2, **fields), Untouched())) == {("content", rule)}
+
+
+async def test_escapes_count():
+    given = merged(1, text=None, html="{{a}}" * 60)
+    assert rules(await built(given, size_max=2 << 20)) == {None}
+    given["recipients"][0]["variables"]["a"] = "&" * 20_000
+    assert rules(await built(given, Untouched(), size_max=2 << 20)) == {("content", "size")}
+
+
+async def test_one_blob_named_many_times():
+    store = Untouched()
+    reference = await store.put_blob(b"x" * 100_000)
+    given = submission("r@there.test", attachments=[{"filename": "f", "content": reference}] * 60)
+    assert rules(await built(given, store)) == {("content", "size")}
+    assert store.read <= 2
+
+
+async def test_own_contents_have_a_bound_in_all(monkeypatch):
+    monkeypatch.setattr(budget, "OWN_CONTENTS_MAX", 1 << 20)
+    files = [{"filename": "a.pdf", "content": b"x" * 300_000}]
+    assert rules(await built(merged(2, attachments=files))) == {None}
+    assert rules(await built(merged(3, attachments=files), Untouched())) == {("content", "own-contents")}
+    shared = submission(*(f"r{n}@there.test" for n in range(3)), attachments=files)
+    assert rules(await built(shared)) == {None}, "one content for all"
+
+
+async def test_the_one_too_large_does_not_stop_the_others():
+    given = merged(2, text="{{a}}" * 10)
+    given["recipients"][0]["variables"] = {"a": "x" * 200_000}
+    first, second = await built(given)
+    assert first.problem.rule == "size" and second.problem is None
 
 
 def places(tenant, times):

@@ -33,7 +33,7 @@ def submission(**changes: typing.Any) -> Submission:
 
 def built(given: Submission, *, to_all: bool = True) -> bytes:
     assert checks.check_submission(given) is None
-    files = [typing.cast(bytes, attachment["content"]) for attachment in given.get("attachments", [])]
+    files = [mime.file(typing.cast(bytes, attachment["content"])) for attachment in given.get("attachments", [])]
     raw = mime.build(given, files, date_ms=NOW, message_id="m1", to_all=to_all)
     assert checks.check_content(raw, domains=["shop.example"]) is None
     assert raw == mime.build(given, files, date_ms=NOW, message_id="m1", to_all=to_all)

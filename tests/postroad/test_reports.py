@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.reports import MAX_RECIPIENTS, Status, read
+from postroad.reports import MAX_RECIPIENTS, Status, is_about, read
 
 
 def dsn(*groups, kind="message/delivery-status"):
@@ -56,6 +56,30 @@ def test_a_report_has_its_limits():
     (first, *rest) = read(dsn(*[FAILED.replace("unknown", "x" * 9999)] * (2 * MAX_RECIPIENTS)))
     assert len(first.diagnostic) == 500
     assert len(rest) < MAX_RECIPIENTS
+
+
+@pytest.mark.parametrize(
+    ("final", "original", "about"),
+    [
+        ("r@there.test", "", True),
+        ("R@THERE.test", "", True),
+        ("forwarded@else.test", "r@there.test", True),
+        ("victim@there.test", "", False),
+        ("victim@there.test", "other@there.test", False),
+        ("r@there.test.evil.test", "", False),
+    ],
+)
+def test_whom_a_status_is_about(final, original, about):
+    group = FAILED.replace("r@there.test", final)
+    if original:
+        group += f"\r\nOriginal-Recipient: rfc822; {original}"
+    (status,) = read(dsn(group))
+    assert is_about(status, "r@there.test") is about
+
+
+def test_a_status_names_an_international_domain_in_either_form():
+    (status,) = read(dsn(FAILED.replace("there.test", "xn--bcher-kva.test")))
+    assert is_about(status, "r@Bücher.test")
 
 
 def test_what_is_no_dsn():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from postroad.retry import DEFAULT, RetrySchedule, next_try
+from postroad.retry import DEFAULT, PUT_OFF_MS, RetrySchedule, next_try, put_off
 
 
 def test_pauses_grow_then_stay() -> None:
@@ -37,3 +37,10 @@ def test_attempt_zero_counts_as_the_first() -> None:
 def test_schedules_that_make_no_sense(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         RetrySchedule(**bad)  # type: ignore[arg-type]
+
+
+def test_put_off_for_longer_each_time_but_not_beyond_its_end() -> None:
+    pauses = [put_off(0, round, 10**9) for round in range(12)]
+    assert pauses[:9] == [PUT_OFF_MS * 2**n for n in range(9)]
+    assert set(pauses[8:]) == {256 * PUT_OFF_MS}
+    assert put_off(0, 5, 10) == 10

@@ -30,7 +30,7 @@ from postroad.smtp import (
     Step,
     failed,
 )
-from postroad.smtp_session import to_wire
+from postroad.smtp_session import Failure, to_wire
 
 SOURCE = Source("s1", "127.0.0.1", "out.example.com")
 ENVELOPE = Envelope("b-1@bounce.example.com", "user@example.org")
@@ -417,6 +417,22 @@ async def test_connection_limit_is_an_outcome(farm: Farm) -> None:
     assert (result.phase, result.outcome, result.reply.code) == ("connect", "connection-limit", 0)
     assert (await waiting).outcome == "timeout"
     assert client.pool.connections == {}
+
+
+async def test_a_site_is_full_after_somebody_has_waited_in_vain_and_until_a_connection_is_free() -> None:
+    now = 0.0
+    pool = Pool(ScriptedTransport(), PoolSettings(connections=1, wait_s=0.01, full_s=3), clock=lambda: now)
+    session, _ = await pool.acquire("site", SOURCE, "mx.test", "127.0.0.2")
+    assert not pool.is_full("site") and not pool.is_full("another")
+    with pytest.raises(Failure):
+        await pool.acquire("site", SOURCE, "mx.test", "127.0.0.2")
+    assert pool.is_full("site")
+    now = 3.0
+    assert not pool.is_full("site"), "one may wait again"
+    now = 2.0
+    pool.release("site", SOURCE, session)
+    assert not pool.is_full("site")
+    pool.close()
 
 
 async def test_messages_per_connection_and_idle_time(farm: Farm) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.application import build
-from tables.store import EPOCH, NO_EPOCH, STALE, SWEEP_KEYS, Overtaken, mark_key, take
+from tables.store import EPOCH, NO_EPOCH, STALE, SWEEP_BYTES, SWEEP_KEYS, Overtaken, mark_key, take
 from topics.catalogue import Topic
 from topics.consumer import OFFSET_KEY
 from topics.installation import Installation
@@ -204,6 +204,47 @@ def test_take_does_not_depend_on_where_the_log_was_cut(records, cut):
             highest = epoch
             right.pop(key, None) if value is None else right.update({key: value})
     assert {key: value for key, value in whole.items() if not key.startswith(STALE) and key != EPOCH} == right
+
+
+async def test_stale_keys_heal_in_as_many_writes_as_their_values_need(owner):
+    """A hundred values of 33 KB in one write were more than a record batch takes, at every start."""
+    one = owner()
+    values = {b"\x01%03d" % n: b"v" * 33_000 for n in range(100)}
+    for part in (slice(0, 50), slice(50, 100)):
+        one.log.append(dict(list(values.items())[part]), (9).to_bytes(4, "big"))
+    one.log.append(dict.fromkeys(values, b"from a dead epoch"), (1).to_bytes(4, "big"))
+    one.restart()
+    sizes = []
+
+    async def send(topic, partition, items):
+        sizes.append(one.store.size({key: value for key, value, _, _ in items}))
+        return await one.log.send(topic, partition, items)
+
+    one.outputs.send = send
+    await one.write({X: b"1"})
+    assert max(sizes) <= one.outputs.limit(one.store.topic)
+    assert 3 < len(sizes) < 10
+    assert not next(iter(one.db.keys(from_key=STALE))).startswith(STALE)
+    one.log.compact()
+    assert owner().values() == values | {X: b"1"}
+
+
+def test_sweep_stops_where_its_deletions_fill_a_write(tmp_path):
+    """2,500 keys of 251 bytes were more than one record batch, and the worker ended at every start."""
+    seen: Table[bytes] = Table(2, "seen", bytes, bytes, expires=True)
+    stage = Stage("s", [SOURCE], [], tables=[seen])
+    stage.on(SOURCE)(lambda value, state: None)
+    store = build(stage, Installation("127.0.0.1:1", data_dir=tmp_path)).runner.store
+    write, keys = rocksdict.WriteBatch(raw_mode=True), [b"\x02%06d" % n + b"k" * 990 for n in range(700)]
+    for key in keys:
+        write.put(key, (1).to_bytes(4, "big"))
+    store._db(0).write(write)
+    found = []
+    for _ in range(6):
+        turn = store.expired(0, now=2 * 60_000)
+        assert store.size(dict.fromkeys(turn)) <= SWEEP_BYTES + 100
+        found += turn
+    assert found[: len(keys)] == keys, "and then from the beginning"
 
 
 def test_sweep_finds_what_has_expired_and_nothing_else(tmp_path):

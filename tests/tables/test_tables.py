@@ -14,7 +14,7 @@ from tables.cancelled import CANCELLED
 from tables.content_scores import CONTENT_SCORES
 from tables.dedupe import DEDUPE
 from tables.deliveries import DELIVERIES, Tried
-from tables.due import DUE, NEVER, WAITING, Waiting
+from tables.due import BEGINNING, DUE, NEVER, WAITING, Waiting
 from tables.ended import ENDED
 from tables.mx_cache import MX_CACHE
 from tables.rate_limits import RATE_LIMITS
@@ -32,7 +32,7 @@ PLACES = {
     "route": {1: "mx_cache"},
     "send": {1: "rate_limits", 2: "deliveries"},
     "classify": {1: "ended"},
-    "schedule": {1: "due", 2: "waiting"},
+    "schedule": {1: "due", 2: "waiting", 3: "cancelled", 4: "beginning"},
     "events_sink": {},
 }
 
@@ -73,13 +73,19 @@ def test_numbers_are_for_life(stage):
         ),
         (TENANT_QUOTA, Use(1_700_000_000_000.5, 19_675, 10**12)),
         (TENANT_QUOTA, Use()),
+        (BEGINNING, 1_700_000_000_000),
         (WAITING, Waiting(3, NEVER)),
+        (WAITING, Waiting(3, 5, True)),
     ],
 )
 def test_values_come_back(table, value):
     found = table.decode(table.encode(value))
     assert found == value
     assert type(found) is type(value)
+
+
+def test_an_entry_of_an_earlier_version_comes_back():
+    assert WAITING.decode(WAITING.encode(Waiting(3, 5, True))[:12]) == Waiting(3, 5, False)
 
 
 def test_known_submission_comes_back():

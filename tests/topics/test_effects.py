@@ -135,6 +135,9 @@ class Consumer:
 
     abandon = hold
 
+    def release(self, batch, size):
+        batch.bytes -= size
+
     def finish(self, batch):
         self.finished.append(batch)
 
@@ -302,6 +305,31 @@ async def test_limits_of_the_process_and_of_a_key(tmp_path, producer):
     bench.release.set()
     await bench.cycles()
     assert sorted(bench.out) == list(range(6))
+
+
+async def test_the_limit_of_a_key_may_depend_on_it(tmp_path, producer):
+    bench = Bench(tmp_path, producer, key_limit=lambda key, services: len(key))
+    bench.slow = True
+    bench.accept(bench.batch(*map(quiet, range(9)), key=b"abc"))
+    bench.accept(bench.batch(*map(quiet, range(9, 12)), key=b"d"))
+    await bench.cycles()
+    assert sorted(seq for seq, _ in bench.performed) == [0, 1, 2, 9]
+
+
+async def test_effects_that_take_long_do_not_stop_the_others(tmp_path, producer, monkeypatch):
+    """Hosts that say nothing; they are bounded all the same."""
+    monkeypatch.setattr("topics.effects.SLOW_SECONDS", 0)
+    monkeypatch.setattr("topics.effects.SLOW_TIMES", 2)
+    bench = Bench(tmp_path, producer, limit=2, key_limit=2)
+    bench.slow = True
+    for n in range(5):
+        bench.accept(bench.batch(*(quiet(2 * n + i) for i in (0, 1)), key=b"%d" % n))
+    await bench.cycles(9)
+    assert len(bench.performed) == 2 * (1 + 2)
+    bench.release.set()
+    await bench.cycles(9)
+    assert sorted(bench.out) == list(range(10))
+    assert not bench.runner._young and not bench.runner._slow
 
 
 async def test_unknown_schema_holds_its_records_only(bench):

@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
+from types import SimpleNamespace
 
 import pytest
 
 from topics.admin import ensure
-from topics.catalogue import Topic
+from topics.catalogue import Output, Topic
 from topics.client import Client
-from topics.codec import Codec
+from topics.codec import Codec, RegistryUnavailable
 from topics.follower import Follower
+from topics.unreadable import Unreadable
 
 SCHEMA = {"type": "record", "name": "Limit", "fields": [
     {"name": "tenant", "type": "string"}, {"name": "rate", "type": "int"}]}  # fmt: skip
@@ -62,11 +64,11 @@ async def test_tombstone_takes_the_entry_away(following):
     follower, client = following
     await client.send(LIMITS.send({"tenant": "a", "rate": 1}))
     await client.send(LIMITS.send({"tenant": "b", "rate": 1}))
-    await client.send(LIMITS.tombstone("a"))
-    await client.send(LIMITS.tombstone("nobody"))
+    await client.send(Output(LIMITS, b"a", None))
+    await client.send(Output(LIMITS, b"nobody", None))
     await follower.ready()
     assert dict(follower) == {"b": 1}
-    await client.send(LIMITS.tombstone("b"))
+    await client.send(Output(LIMITS, b"b", None))
     await until(lambda: not follower)
 
 
@@ -86,3 +88,38 @@ async def test_a_broken_record_keeps_the_value_before(following, broken, caplog)
         await until(lambda: "last" in follower)
     assert follower["a"] == 5
     assert "kept the value before" in caplog.text
+
+
+async def test_a_registry_that_is_away_and_whatever_else_is_waited_for(following, monkeypatch):
+    """The task ended at the first of them, and whoever waited for `ready` waited for ever."""
+    monkeypatch.setattr("topics.follower.RETRY_SECONDS", 0.01)
+    follower, client = following
+    await client.send(LIMITS.send({"tenant": "a", "rate": 1}))
+    right, errors = follower._codec.decode, [RegistryUnavailable("away"), RuntimeError("what nobody thought of")]
+
+    def decode(raw):
+        if errors:
+            raise errors.pop()
+        return right(raw)
+
+    follower._codec = SimpleNamespace(decode=decode)
+    async with asyncio.timeout(10):
+        await follower.ready()
+    assert dict(follower) == {"a": 1}
+
+
+async def test_what_was_compacted_away_meanwhile_is_gone_after_a_reconnect(following, monkeypatch):
+    monkeypatch.setattr("topics.follower.RETRY_SECONDS", 0.01)
+    follower, client = following
+    follower._values = {"compacted away": 3, "broken now": 4}
+    await client.send(LIMITS.send({"tenant": "a", "rate": 1}))
+    await client.send_raw(LIMITS, b"broken now", b"garbage")
+    await follower.ready()
+    assert dict(follower) == {"a": 1, "broken now": 4}
+
+
+async def test_record_that_could_not_be_unpacked_takes_nothing_away(following):
+    follower, _ = following
+    values = {"": 1, "a": 2}
+    await follower._apply(Unreadable("limits", 0, 7, 5, "BadGzipFile", b""), values)
+    assert values == {"": 1, "a": 2}

@@ -20,6 +20,7 @@ from topics.installation import Installation
 from topics.outputs import Outputs
 from topics.stage import Hold, Stage
 from topics.state import Table
+from topics.unreadable import Unreadable
 
 CODEC, LETTERS = Codec(SCHEMA), Codec("DeadLetter")
 SEEN: Table[bytes] = Table(2, "seen", bytes, bytes, expires=True)
@@ -130,6 +131,57 @@ async def test_record_without_headers_value_survives(bench):
     batch.records[0].headers = (("a", None), ("b", b"1"))
     assert await bench.runner._run(batch)
     assert bench.dead[0]["headers"] == [{"name": "a", "value": b""}, {"name": "b", "value": b"1"}]
+
+
+async def test_dead_letter_of_a_record_that_its_topic_does_not_take(tmp_path, producer):
+    bench = Bench(counting(), tmp_path, producer)
+    bench.runner.wiring.max_bytes[DEAD_LETTERS.name] = 2 << 20
+    batch = bench.batch(b"\xff" * (3 << 20), event(1), key=b"k" * 2000)
+    batch.records[0].headers = (("a", b"1"),)
+    assert await bench.runner._run(batch)
+    (letter,) = bench.dead
+    assert letter["text"].startswith("cut from 2000 bytes of key, 3145728 of value, 1 headers: ")
+    assert (letter["value"], letter["key"], letter["headers"]) == (b"\xff" * (1 << 20), b"k" * 1024, [])
+    assert (letter["error"], letter["offset"], bench.out) == ("DecodeError", 0, [1001])
+
+
+async def test_error_that_quotes_half_a_character_has_its_dead_letter(tmp_path, producer):
+    stage = Stage("s", reads=[SOURCE], writes=[TARGET], tables=[COUNTS])
+
+    @stage.on(SOURCE)
+    def fail(value, state):
+        raise ValueError("in \udcff here")
+
+    bench = Bench(stage, tmp_path, producer)
+    assert await bench.run(event(0))
+    assert bench.dead[0]["text"] == "in ? here"
+
+
+async def test_record_that_could_not_be_unpacked_is_a_dead_letter(bench):
+    batch = bench.batch(event(0), event(1), event(2))
+    batch.records[1] = Unreadable(SOURCE.name, 0, 1, 5, "BadGzipFile: no gzip", b"as it was")
+    assert await bench.runner._run(batch)
+    (letter,) = bench.dead
+    assert (letter["text"], letter["value"], letter["offset"]) == ("BadGzipFile: no gzip", b"as it was", 1)
+    assert bench.out == [1000, 1002]
+
+
+async def test_parts_of_a_batch_begin_with_what_fitted_before(tmp_path, producer):
+    """120 records of which 15 fit a write: tried as 120, then as 15; halving from all at each part made 1,185 calls."""
+    calls, big = [], Table(1, "big", bytes, bytes)
+    stage = Stage("s", reads=[SOURCE], writes=[TARGET], tables=[big])
+
+    @stage.on(SOURCE)
+    def keep(value, state):
+        calls.append(value["seq"])
+        state.big.put(str(value["seq"]), b"x" * 33_000)
+
+    bench = Bench(stage, tmp_path, producer)
+    assert await bench.run(*[event(n) for n in range(120)])
+    assert len(calls) <= 120 + 120 + 60
+    assert calls[-1] == 119
+    assert len({key for key, _ in bench.runner.store._db(0).items() if key[0] == 1}) == 120
+    assert bench.counts["parts"] <= 10
 
 
 async def test_what_a_poisoned_record_did_is_taken_back(bench):

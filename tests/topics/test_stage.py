@@ -4,7 +4,7 @@ import pytest
 
 from agents.application import build
 from loadtest.engine.stages import COUNTS, SOURCE, TARGET
-from topics.catalogue import DEAD_LETTERS, Topic
+from topics.catalogue import DEAD_LETTERS, Output, Topic
 from topics.installation import Installation
 from topics.stage import EffectStage, Stage, outputs_of
 from topics.state import Table
@@ -38,8 +38,8 @@ def test_handler_of_a_topic_that_it_does_not_read_or_of_one_twice():
 def test_output_to_an_undeclared_topic():
     stage = declare()
     with pytest.raises(ValueError, match=r"s sent to bench\.other, which it does not name in writes"):
-        stage.check(OTHER.tombstone("k"))
-    assert stage.check(TARGET.tombstone("k"))
+        stage.check(Output(OTHER, b"k", None))
+    assert stage.check(Output(TARGET, b"k", None))
     assert DEAD_LETTERS in stage.writes, "every stage may write dead letters"
 
 
@@ -69,7 +69,7 @@ def test_a_tick_needs_a_table(tmp_path):
 
 
 def test_what_a_handler_may_return():
-    output = TARGET.tombstone("k")
+    output = Output(TARGET, b"k", None)
     assert list(outputs_of(None)) == []
     assert list(outputs_of(output)) == [output]
     assert list(outputs_of(o for o in (output, output))) == [output, output]

@@ -57,6 +57,21 @@ def test_the_cache_shows_a_write_only_when_it_is_durable():
     assert view(database).names.get("a") == 2
 
 
+def test_large_values_stay_out_of_the_cache():
+    large: Table[int] = Table(4, "large", lambda n: b"%d" % n, int, cached=False)
+    database, cache = Memory(), {}
+    for value in (1, 2):
+        state = View({**TABLES, 4: large}, database, cache)
+        state.begin()
+        state.names.put("a", value)
+        state.large.put("a", value)
+        state.keep()
+        database.write(state.entries())
+        state.written()
+        assert (state.names.get("a"), state.large.get("a")) == (value, value)
+        assert cache == {b"\x01a": value}
+
+
 def test_deletion_is_a_change_like_any_other():
     database = Memory()
     database.write({b"\x01a": b"1"})

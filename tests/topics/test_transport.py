@@ -1,7 +1,7 @@
 """What aiokafka keeps to itself, and the low watermark."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topics.catalogue import ALL
-from topics.consumer import Batch, Consumer, watch_answers
+from topics.consumer import BATCH_BYTES_MAX, OUTSTANDING_BYTES_MAX, Batch, Consumer, watch_answers
 from topics.transport import PRODUCER_BATCH_BYTES, settings
 
 HERE = TP("t", 0)
@@ -67,11 +67,12 @@ def consumer():
     found = Consumer.__new__(Consumer)
     found._delivered, found._watermark, found._next_read = {HERE: deque()}, {}, {}
     found._in_effect, found._wake = set(), SimpleNamespace(set=lambda: None)
+    found._held_bytes, found.app = Counter(), SimpleNamespace()
     return found
 
 
-def batch(first, end):
-    return Batch(HERE, [SimpleNamespace(offset=n) for n in range(first, end)], 1)
+def batch(first, end, size=1):
+    return Batch(HERE, [SimpleNamespace(offset=n, value=b"x" * size) for n in range(first, end)], 1)
 
 
 @given(st.permutations(range(6)))
@@ -102,3 +103,42 @@ def test_only_the_oldest_batch_advances_inside():
     found.advance(first, 5)
     found.advance(first, 3)
     assert found._watermark[HERE] == 5
+
+
+def test_a_partition_is_full_by_bytes_until_a_batch_is_finished():
+    found, size = consumer(), OUTSTANDING_BYTES_MAX // 8
+    batches = [batch(n, n + 1, size) for n in range(9)]
+    for one in batches:
+        assert found._has_room(HERE) is (one.first < 8)
+        found._delivered[HERE].append(one)
+        found._held_bytes[HERE] += one.bytes
+    found.finish(batches[1])
+    assert not found._has_room(HERE), "what is behind an unfinished batch is still held"
+    found.finish(batches[0])
+    assert found._has_room(HERE)
+    assert found._held_bytes[HERE] == 7 * size
+
+
+def test_bytes_of_records_that_are_done_are_free_before_their_batch_is():
+    found, one = consumer(), batch(0, 2, OUTSTANDING_BYTES_MAX // 2)
+    found._delivered[HERE].append(one)
+    found._held_bytes[HERE] += one.bytes
+    assert not found._has_room(HERE)
+    found.release(one, one.bytes // 2)
+    assert found._has_room(HERE)
+    found.finish(one)
+    assert found._held_bytes[HERE] == 0
+
+
+def test_neighbours_join_up_to_a_number_of_bytes():
+    found = consumer()
+    batches = [batch(n, n + 1, BATCH_BYTES_MAX // 3) for n in range(4)]
+    found._delivered[HERE].extend(batches)
+    assert not found.join(batches[0], batches[2]), "not the next one"
+    assert found.join(batches[0], batches[1])
+    assert found.join(batches[0], batches[2])
+    assert not found.join(batches[0], batches[3])
+    assert (batches[0].bytes, batches[0].next_offset) == (BATCH_BYTES_MAX // 3 * 3, 3)
+    found._held_bytes[HERE] = batches[0].bytes + batches[3].bytes
+    found.finish(batches[0])
+    assert found._held_bytes[HERE] == batches[3].bytes
