@@ -17,7 +17,8 @@ from topics.batches import BatchRunner
 from topics.effects import EffectRunner
 from topics.installation import Installation
 from topics.metrics import Metrics
-from topics.runner import StageRunner, Wiring
+from topics.pure import StageRunner
+from topics.runner import Wiring
 from topics.stage import BatchStage, EffectStage, Stage
 from topics.transport import SCHEME, settings
 

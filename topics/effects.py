@@ -55,7 +55,7 @@ from topics.runner import REST_MAX_SECONDS, SWEEP_SECONDS, Runner, Store, TooMuc
 from topics.stage import EffectStage, outputs_of
 from topics.state import View
 
-FLUSH_SECONDS = 0.005  # results are gathered this long at least, and as long as the last cycle took: see runner.Lane
+FLUSH_SECONDS = 0.005  # results are gathered this long at least, and as long as the last cycle took: see pure.Lane
 WINDOW = 4096  # 5 s at 800 records/s of one partition; 1 KiB of progress; the consumer bounds the bytes
 SLOW_SECONDS, SLOW_TIMES = 5.0, 5  # an effect that takes longer gives up its place in `limit`, up to 5 times the limit
 SETTLE_SECONDS = 15.0  # most SMTP transactions end in this time; stays below the rebalance time-out

@@ -1,23 +1,8 @@
-"""Runner of pure stages: reads batches, calls plain code per record, owns errors, outputs, state and offsets.
+"""What the runners of all kinds of stage share: topics in, records out, dead letters, waiting for a registry.
 
-Order of one batch, and what a crash after each step leaves:
-
-1. process every record in memory          nothing: the batch is read again
-2. outputs and dead letters confirmed      the batch is read again, outputs appear twice (same ids)
-   (lease checked again)
-3. changelog confirmed (changes, mark)     recovery brings both; the batch is read again and passed over
-4. RocksDB written                         the same
-5. batch finished, offset committed        nothing
-
-A batch whose changes do not fit one changelog record batch is taken in parts, each with steps 1 to 4 and a mark of its own.
-
-All sources have the same number of partitions and the same key. Batches of partition n of all of them, and its ticks, go
-through one lane, one after another: each change sees every change before it. Between sources there is no order but arrival.
-
-What a record can do to a stage: a record that does not decode, and one whose handler raises, goes to mail.dead-letters and
-the batch goes on. `Hold` and a schema that the registry cannot give now stop the lane until it works: nothing is passed over.
-An output that the topic refuses sends its input to the dead letters; what the input changed in a table stays changed where
-the refusal came from the broker (the limit was made smaller while we ran), and is taken back where we knew the limit.
+What a record can do to a stage: a record that does not decode, and one whose code raises, goes to mail.dead-letters and the
+rest goes on. A schema that the registry cannot give now is waited for: nothing is passed over. topics/pure.py, effects.py and
+batches.py say what they write in which order, and what a crash after each step leaves.
 """
 
 from __future__ import annotations
@@ -28,7 +13,6 @@ import os
 import sys
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,11 +23,11 @@ import faust
 from avro.records import DeadLetter
 from topics.catalogue import DEAD_LETTERS, Output, Topic
 from topics.codec import Codec, CodecError, DecodeError, RegistryUnavailable, UnknownSchema
-from topics.consumer import Batch, Consumer, Tick
+from topics.consumer import Consumer
 from topics.metrics import Metrics
 from topics.outputs import Outputs, OutputTooLarge
-from topics.stage import Declared, Handler, Hold, Preparer, Stage, Ticker, outputs_of
-from topics.state import Database, Memory, View
+from topics.stage import Declared
+from topics.state import Database, View
 from topics.unreadable import Unreadable
 
 log = logging.getLogger(__name__)
@@ -51,13 +35,9 @@ log = logging.getLogger(__name__)
 EXIT_FAILED = 70  # EX_SOFTWARE: the supervisor starts the worker again
 HOLD_SECONDS = 1.0  # between two tries of a batch that is held
 SWEEP_SECONDS = 10.0
-REST_MAX_SECONDS = 0.05
+REST_MAX_SECONDS = 0.05  # between two pieces of work of one partition
 KEPT_KEY, KEPT_VALUE = 1 << 10, 1 << 20  # bytes of a record that the dead letters do not take whole
 REFUSED_SECONDS, REFUSED_MAX = 60.0, 1000  # a schema id that the registry does not have is asked for again after this
-
-#: One batch is computed per turn of the loop, first come first served, whatever app or partition it is of. Without it a stage
-#: with a backlog computes a batch of each partition in every turn, and all I/O of the stages behind it waits.
-_turn = asyncio.Lock()
 
 
 class TooMuchChange(ValueError):
@@ -201,303 +181,3 @@ class Runner:
             letter["key"], letter["value"], letter["headers"] = key[:KEPT_KEY], value[:KEPT_VALUE], []
             letter["text"] = f"{whole}: {letter['text']}"
             self.add(outputs, DEAD_LETTERS.send(letter), source)
-
-
-class Lane:
-    """Batches and ticks of one partition number, in the order in which they came."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[Batch | tuple[Tick, Ticker]] = deque()
-        self._some = asyncio.Event()
-        self._rested_at = 0.0
-
-    def put_nowait(self, work: Batch | tuple[Tick, Ticker]) -> None:
-        self._waiting.append(work)
-        self._some.set()
-
-    async def get(self, consumer: Consumer) -> Batch | tuple[Tick, Ticker]:
-        """The next one; neighbours of a batch that wait behind it come with it.
-
-        Not before the lane has rested for as long as it worked: under load work comes in larger pieces, which are cheaper,
-        and what comes alone does not wait.
-        """
-        await self._some.wait()
-        if (rest := self._rested_at - time.monotonic()) > 0:
-            await asyncio.sleep(rest)
-        work = self._waiting.popleft()
-        while isinstance(work, Batch) and self._waiting and isinstance(other := self._waiting[0], Batch):
-            if other.tp != work.tp or not consumer.join(work, other):
-                break
-            self._waiting.popleft()
-        if not self._waiting:
-            self._some.clear()
-        return work
-
-    def worked(self, since: float) -> None:
-        """Work that began at `since` (monotonic seconds) is done."""
-        now = time.monotonic()
-        self._rested_at = now + min(now - since, REST_MAX_SECONDS)
-
-
-class StageRunner(Runner):
-    """Runs a `Stage`."""
-
-    stage: Stage
-
-    def __init__(self, app: faust.App, stage: Stage, wiring: Wiring, store: Store | None):
-        super().__init__(app, stage, wiring, store)
-        missing = [topic.name for topic in stage.reads if topic not in stage.handlers]
-        if missing:
-            raise ValueError(f"stage {stage.name} has no handler for {', '.join(missing)}")
-        self._handlers = {wiring.names[topic]: handler for topic, handler in stage.handlers.items()}
-        self._preparers = {wiring.names[topic]: preparer for topic, preparer in stage.preparers.items()}
-        self._lanes: dict[int, Lane] = {}
-        self._ticking: set[tuple[int, Ticker]] = set()
-        tickers = list(stage.tickers)
-        if store is not None and any(table.expires for table in stage.tables):
-            tickers.append((SWEEP_SECONDS, self._sweep))
-        if tickers and store is None:
-            raise ValueError(f"stage {stage.name}: a tick changes state, so the stage needs a table")
-        for seconds, ticker in tickers:
-            app.task(self._clockwork(seconds, ticker))
-
-    # -- in --------------------------------------------------------------------------------------------------------
-    async def _read(self, stream: Any) -> None:
-        """One lane per partition number: in order within it, while others wait for the broker."""
-        async for batch in stream.noack():
-            self._lane(batch.tp.partition).put_nowait(batch)
-
-    def _lane(self, partition: int) -> Lane:
-        lane = self._lanes.get(partition)
-        if lane is None:
-            lane = self._lanes[partition] = Lane()
-            self.app.add_future(self._work(lane))
-        return lane
-
-    def _clockwork(self, seconds: float, ticker: Ticker) -> Callable[[], Any]:
-        first = next(iter(self.sources))
-
-        async def tick() -> None:
-            while not self.app.should_stop:
-                await self.app.sleep(seconds)
-                for tp in [tp for tp in self.consumer.sought() if tp.topic == first]:
-                    if (tp.partition, ticker) not in self._ticking:
-                        self._ticking.add((tp.partition, ticker))
-                        self._lane(tp.partition).put_nowait((Tick(tp, self.app.consumer_generation_id), ticker))
-
-        return tick
-
-    async def _work(self, lane: Lane) -> None:
-        while True:
-            work = await lane.get(self.consumer)
-            started = time.monotonic()
-            try:
-                if isinstance(work, Batch):
-                    if await self._run(work):
-                        self.metrics.batch(len(work.records), time.monotonic() - started)
-                    else:
-                        self.metrics.count("dropped_batches")
-                else:
-                    tick, ticker = work
-                    self._ticking.discard((tick.tp.partition, ticker))
-                    if await self._tick(tick, ticker):
-                        self._ticking.add((tick.tp.partition, ticker))
-                        lane.put_nowait(work)  # there may be more that is due
-            except asyncio.CancelledError:
-                raise
-            except BaseException as exc:
-                give_up(exc)
-            lane.worked(started)
-
-    # -- one batch -------------------------------------------------------------------------------------------------
-    async def _run(self, batch: Batch) -> bool:
-        """False: the partition was taken away, the records come again to its owner."""
-        topic, source = batch.tp.topic, self.sources[batch.tp.topic]
-        preparer = self._preparers.get(topic)
-        found: dict[Any, Any] | None = {} if preparer is None else None
-        todo: list[Any] | None = None
-        fit: int | None = None  # records that one write may take, as the part before showed; None: all
-        values: dict[int, Any] = {}  # by offset: decoded for `prepare`, not given to the handler yet
-        try:
-            while todo is None or todo:
-                try:
-                    if preparer is not None and found is None:
-                        async with _turn:
-                            if todo is None:
-                                todo = self._unfinished(batch, source)
-                            values = {record.offset: self.decoded(record) for record in todo}
-                        found = await self._prepare(todo, values, batch.tp.partition, preparer)
-                    async with _turn:
-                        if not self.consumer.is_current(batch):
-                            return False
-                        if todo is None:
-                            todo = self._unfinished(batch, source)
-                        n, view, entries, outputs = self._compute(todo[:fit], values, batch.tp.partition, found or {})
-                        await asyncio.sleep(0)
-                except UnknownSchema as unknown:
-                    await self.learn(topic, unknown)
-                    continue
-                except Hold as exc:
-                    log.warning("%s: holding %s[%d]: %s", self.stage.name, topic, batch.tp.partition, exc)
-                    self.metrics.count("held")
-                    await asyncio.sleep(HOLD_SECONDS)
-                    if preparer is not None:
-                        found = None
-                    if not self.consumer.is_current(batch):
-                        return False
-                    continue
-                part = todo[:n]
-                mark = part[-1].offset if part else None
-                if not await self._write(batch, view, entries, outputs, part, {} if mark is None else {source: mark}):
-                    return False
-                if todo := todo[n:]:
-                    fit = self._fit(n, entries, outputs)
-            self.consumer.finish(batch)
-            return True
-        finally:
-            self.consumer.abandon(batch)
-
-    def _unfinished(self, batch: Batch, source: int) -> list[Any]:
-        """Records that the state does not know yet."""
-        records = list(batch.records)
-        if self.store is not None and batch.first <= (mark := self.store.mark(batch.tp.partition, source)):
-            records = [record for record in records if record.offset > mark]
-            self.metrics.count("passed_over", len(batch.records) - len(records))
-        return records
-
-    async def _prepare(
-        self, todo: list[Any], values: dict[int, Any], partition: int, preparer: Preparer
-    ) -> dict[Any, Any]:
-        view = self._view(partition, {})
-        pairs = [(record, value) for record in todo if not isinstance(value := values[record.offset], DecodeError)]
-        if pairs:
-            try:
-                async with asyncio.timeout(self.stage.prepare_s):
-                    await preparer(pairs, view)
-            except TimeoutError:
-                self.metrics.count("prepare_timeouts")
-            except Hold:
-                raise
-            except Exception:
-                log.exception("%s: prepare failed; its handlers put off what they miss", self.stage.name)
-        return view.found
-
-    def _view(self, partition: int, found: dict[Any, Any]) -> View:
-        view = View({}, Memory(), {}, partition) if self.store is None else self.store.view(partition)
-        view.services, view.found, view.now = self.wiring.services, found, self.wiring.clock()
-        return view
-
-    def _compute(
-        self, todo: list[Any], values: dict[int, Any], partition: int, found: dict[Any, Any]
-    ) -> tuple[int, View, dict[bytes, bytes | None], Outputs]:
-        """As many records as one write takes; processing is free of effects, so it may be done again."""
-        n = len(todo)
-        while True:
-            outputs, view = self.outputs(), self._view(partition, found)
-            self._process(todo[:n], values, view, outputs)
-            entries = view.entries()
-            if self.store is None or self.store.size(entries) <= self.store.room(outputs):
-                return n, view, entries, outputs
-            if n == 1:
-                record = todo[0]
-                outputs.drop(record.offset)
-                self.dead(
-                    outputs,
-                    record,
-                    TooMuchChange(f"{self.store.size(entries)} bytes of changes of state"),
-                    record.offset,
-                )
-                return n, self._view(partition, found), {}, outputs
-            n = min(n // 2, self._fit(n, entries, outputs) or n)
-
-    def _fit(self, n: int, entries: dict[bytes, bytes | None], outputs: Outputs) -> int | None:
-        """How many records one write may take, from what `n` of them changed. None: all."""
-        if self.store is None or not entries:
-            return None
-        return max(1, n * self.store.room(outputs) // self.store.size(entries))
-
-    def _process(self, todo: list[Any], values: dict[int, Any], view: View, outputs: Outputs) -> None:
-        """Each value is given to a handler once, for it may change it, and lives no longer than that: a batch of decoded
-        records at once costs 6 us a record more, in cache misses and in the garbage collector."""
-        if not todo:
-            return
-        topic = todo[0].topic
-        handler: Handler = self._handlers[topic]
-        decode, add, keep = self.codec_of[topic].decode, self.add, view.keep
-        for record in todo:
-            offset = record.offset
-            view.record = record
-            try:
-                if values and (value := values.pop(offset, None)) is not None:
-                    if isinstance(value, DecodeError):
-                        raise value
-                else:
-                    try:
-                        value = decode(record.value)
-                    except (TypeError, UnknownSchema):  # no value, or a schema that the registry may not have
-                        value = self.decode(record)
-                result = handler(value, view)
-                if type(result) is Output:
-                    add(outputs, result, offset)
-                else:
-                    for output in outputs_of(result):
-                        add(outputs, output, offset)
-            except (Hold, UnknownSchema):
-                raise
-            except Exception as exc:  # whatever mail can do to us: contained, the batch goes on
-                view.begin()
-                outputs.drop(offset)
-                self.dead(outputs, record, exc, offset)
-            else:
-                keep()
-
-    async def _write(self, work: Batch | Tick, view: View, entries: dict[bytes, bytes | None], outputs: Outputs,
-                     part: list[Any], progress: Mapping[int, bytes | int]) -> bool:  # fmt: skip
-        """Steps 2 to 4."""
-        if not await self.consumer.begin_effects(work):
-            return False
-        async with asyncio.timeout(self.wiring.delivery_s):  # aiokafka tries again for ever when idempotent
-            await outputs.deliver()
-            if outputs.rejected:
-                for record in part:
-                    if error := outputs.rejected.get(record.offset):
-                        self.dead(outputs, record, error, record.offset)
-                await outputs.deliver()
-            if self.store is not None and (entries or progress):
-                if not await self.consumer.begin_effects(work):  # frozen meanwhile: this write would be void, and
-                    return False  # end its successor too (Overtaken)
-                await self.store.write(work.tp.partition, entries, outputs, progress)
-                view.written()
-        self.metrics.count("parts")
-        return True
-
-    # -- ticks -----------------------------------------------------------------------------------------------------
-    async def _tick(self, tick: Tick, ticker: Ticker) -> bool:
-        """True: it changed something, so there may be more that is due."""
-        try:
-            async with _turn:
-                if not self.consumer.is_current(tick):
-                    return False
-                outputs, view = self.outputs(), self._view(tick.tp.partition, {})
-                view.begin()
-                try:
-                    for output in outputs_of(ticker(view)):
-                        self.add(outputs, output, None)
-                except Exception:
-                    log.exception("%s: a tick failed and is tried again at its next turn", self.stage.name)
-                    self.metrics.count("failed_ticks")
-                    return False
-                view.keep()
-                entries = view.entries()
-            if not entries and not outputs.pending:
-                return False
-            if await self._write(tick, view, entries, outputs, [], {}) and outputs.rejected:
-                raise RuntimeError(f"{self.stage.name}: refused an output of a tick: {outputs.rejected}")
-            return True
-        finally:
-            self.consumer.abandon(tick)
-
-    def _sweep(self, view: View) -> None:
-        """Delete entries of tables with expiry whose time is over."""
-        assert self.store is not None  # checked where the sweep is set up
-        view.remove(self.store.expired(view.partition, view.now))

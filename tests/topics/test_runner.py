@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from faust.types import TP
 
+import topics.pure
 import topics.runner
 from agents.application import build
 from loadtest.engine.stages import COUNTS, SCHEMA, SOURCE, TARGET
@@ -98,7 +99,7 @@ def counting(**changes):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(topics.runner, "HOLD_SECONDS", 0.001)
+    monkeypatch.setattr(topics.pure, "HOLD_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -450,8 +451,8 @@ async def test_delivery_that_hangs_ends_the_worker(bench, monkeypatch):
         await bench.run(event(0))
     assert bench.consumer.finished == []
     ended = []
-    monkeypatch.setattr(topics.runner, "give_up", lambda exc: ended.append(exc) or (_ for _ in ()).throw(SystemExit))
-    lane = topics.runner.Lane()
+    monkeypatch.setattr(topics.pure, "give_up", lambda exc: ended.append(exc) or (_ for _ in ()).throw(SystemExit))
+    lane = topics.pure.Lane()
     lane.put_nowait(bench.batch(event(1)))
     with pytest.raises(SystemExit):
         await bench.runner._work(lane)
