@@ -23,9 +23,16 @@ from topics.stage import BatchStage, EffectStage, Stage
 from topics.transport import SCHEME, settings
 
 
+class _WithoutWeb(faust.App.BootStrategy):
+    """`faust worker` turns the web server on whatever the settings say, and its /table views would serve table data."""
+
+    enable_web = False
+
+
 class StageApp(faust.App):
     """A Faust app that runs one stage; it starts only where the topics are what the catalogue says."""
 
+    BootStrategy = _WithoutWeb
     runner: StageRunner | EffectRunner | BatchRunner
     installation: Installation
     services: Any

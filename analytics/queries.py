@@ -59,6 +59,9 @@ def _time(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value)
+        return (
+            moment.replace(tzinfo=UTC) if len(value) == len("2026-01-31") else moment
+        )  # a date alone: its midnight, UTC
     except ValueError:
         raise ValueError(f"{value!r} is not a time: write one as 2026-01-31T10:00:00Z") from None

@@ -59,7 +59,9 @@ def literal(value: Any, kind: str) -> str:
         return repr(float(value))
     elif kind in ("DateTime", "DateTime('UTC')") and isinstance(value, datetime):
         if value.tzinfo is None:
-            raise ValueError(f"the time {value.isoformat()} has no zone: give one, as in 2026-01-31T10:00:00Z")
+            raise ValueError(
+                f"the time {value.isoformat()} has no zone: give one, as in 2026-01-31T10:00:00Z, or a date alone"
+            )
         return f"toDateTime({min(max(int(value.timestamp()), 0), 2**32 - 1)}, 'UTC')"
     elif kind.startswith("Array(") and kind.endswith(")") and isinstance(value, list | tuple):
         return "[" + ", ".join(literal(item, kind[6:-1]) for item in value) + "]"

@@ -50,7 +50,8 @@ FROM events WHERE tenant = {{tenant:String}} AND submission_id = {{submission:St
 GROUP BY message_id ORDER BY message_id
 """
 HELD = f"""
-SELECT message_id, any(tenant) AS tenant, any(recipient) AS recipient, max(ts) AS since, any(detail) AS detail
+SELECT message_id, any(tenant) AS tenant, any(recipient) AS recipient, max(ts) AS since,
+       anyIf(reason, kind = 'held') AS why, anyIf(rule, kind = 'held') AS rules, anyIf(detail, kind = 'held') AS detail
 FROM events WHERE ts > now() - 90 * 86400
 GROUP BY message_id
 HAVING countIf(kind = 'held') > 0 AND countIf(kind IN {ENDS}) = 0
@@ -66,7 +67,8 @@ def main() -> None:
     except Exception as error:
         if not isinstance(error, _expected()):
             raise
-        print(f"postroad: {error or type(error).__name__}", file=sys.stderr)
+        hint = " (is Kafka there? `postroad up` starts one)" if type(error).__name__ == "KafkaConnectionError" else ""
+        print(f"postroad: {error or type(error).__name__}{hint}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -217,6 +219,11 @@ def send(
     from topics.catalogue import SUBMISSIONS
 
     raw = file.read_bytes()
+    if len(raw) + (64 << 10) > SUBMISSIONS.max_bytes:
+        raise CommandError(
+            f"{file} has {len(raw):,} bytes: a submission is one record of at most {SUBMISSIONS.max_bytes:,}; "
+            "send its parts as text, html and attachments by reference (README, for producers)"
+        )
     header = BytesHeaderParser(policy=email.policy.default).parsebytes(raw)["From"]
     author = header.addresses[0] if header is not None and header.addresses else None
     if author is None or not author.addr_spec:
@@ -289,8 +296,8 @@ def _print_timeline(warehouse: Warehouse, message_id: str) -> None:
 def query(
     name: Annotated[str, typer.Argument(help="Its name; without one, all are listed.")] = "",
     tenant: Annotated[str, typer.Option(help="Of this tenant alone.")] = "",
-    since: Annotated[str, typer.Option(help="ISO 8601 with zone; default: seven days ago.")] = "",
-    until: Annotated[str, typer.Option(help="ISO 8601 with zone; default: now.")] = "",
+    since: Annotated[str, typer.Option(help="ISO 8601 with zone, or a date (UTC); default: seven days ago.")] = "",
+    until: Annotated[str, typer.Option(help="ISO 8601 with zone, or a date (UTC); default: now.")] = "",
 ) -> None:
     """Answer one of the named queries of analytics/queries."""
     from analytics import queries
@@ -299,6 +306,8 @@ def query(
         for known in queries.names():
             print(f"{known}: {queries.describe(known).splitlines()[0]}")
         return
+    if name == "timeline":
+        raise CommandError("it is about one message: `postroad timeline MESSAGE_ID`")
     given = {key: value for key, value in (("tenant", tenant), ("since", since), ("until", until)) if value}
     try:
         found = queries.run(_warehouse(), name, **given)
@@ -344,18 +353,18 @@ def _decide(message_ids: list[str], action: DecisionAction, reason: str) -> None
 
     warehouse, now = _warehouse(), _now()
     outputs = []
+    held = {row["message_id"]: row["recipient"] for row in warehouse.query(HELD).dicts()}
+    by = getpass.getuser()
     for message_id in message_ids:
-        found = warehouse.query(
-            "SELECT any(recipient) FROM events WHERE message_id = {id:String}", {"id": message_id}
-        ).rows
-        if not found or not found[0][0]:
-            raise CommandError(f"no events of message {message_id}: nothing was decided")
-        by = getpass.getuser()
+        if message_id not in held:
+            raise CommandError(
+                f"message {message_id} is not held: nothing was decided; `postroad held list` shows those that are"
+            )
         outputs.append(
             DECISIONS.send(
                 {
                     "message_id": message_id,
-                    "recipient": found[0][0],
+                    "recipient": held[message_id],
                     "action": action,
                     "by": by,
                     "at": now,

@@ -127,7 +127,8 @@ class Settings(BaseSettings):
         description="static member name, unique per replica (StatefulSet ordinal): fast restarts; empty: none")  # fmt: skip
 
     data_dir: Path = Field(
-        Path(".local/data"), description="folder of RocksDB, chdb and the local blob store; one per worker"
+        Path(".local/data"),
+        description="folder of RocksDB, chdb and the local blob store, one per worker; `up` keeps kafka/ and logs/ beside it",
     )
     cache_entries: int = Field(20_000, ge=0, description="values of a stage kept decoded, per partition")
     rocksdb_cache_mib: int = Field(8, ge=1, description="block cache per stage and partition, MiB")

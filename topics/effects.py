@@ -419,12 +419,17 @@ class EffectRunner(Runner):
             view.written()
         self._advance()
         live = self._live()
+        freed, ended = Counter[Batch](), Counter[Window]()
         for item, _ in settled:
             if item.window in live:
                 self._tasks.pop(item.place, None)
-                self.consumer.release(item.batch, len(item.record.value or b""))
-                self._hold(item.window, -1)
+                freed[item.batch] += len(item.record.value or b"")
+                ended[item.window] += 1
                 self._again(item, [])
+        for window, n in ended.items():
+            self._hold(window, -n)
+        for batch, size in freed.items():
+            self.consumer.release(batch, size)
         lease = self.consumer.holds_lease()
         current = {window for window in live if lease and self.consumer.is_current(window.batches[0])}
         for item in chosen:

@@ -201,6 +201,6 @@ def _only_one(path: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StackError(
-                f"`postroad up` runs already on {path.parent}: stop it first, or choose another data_dir"
+                f"`postroad up` runs already on {path.parent}: stop it first, or choose a data_dir in another folder"
             ) from None
         yield

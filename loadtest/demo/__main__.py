@@ -120,7 +120,8 @@ def _show_account(console: Console, account: Account, wanted: int, records: int)
     parts = " + ".join(f"{number:,} {end}" for end, number in account.ends.most_common())
     console.print(
         f"conservation: {records:,} records acknowledged by Kafka -> {wanted:,} messages; accepted {account.accepted:,} = "
-        f"{parts} + {len(account.in_flight):,} in flight"
+        f"{parts} + {len(account.in_flight):,} in flight",
+        soft_wrap=True,
     )
     if account.lost:
         console.print(f"[bold red]lost:[/] {', '.join(account.lost[:10])}")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agents import worker
+from agents import route, worker
+from agents.application import build
 from agents.worker import STAGES, UnknownStage, chosen
+from topics.installation import Installation
 
 ROOT = Path(worker.__file__).parents[1]
 
@@ -68,3 +70,10 @@ def test_a_module_has_nothing_else_to_give():
 
     with pytest.raises(AttributeError, match="nothing"):
         send.nothing  # noqa: B018  # the access is the test
+
+
+def test_the_web_server_stays_off_whatever_faust_worker_says(tmp_path):
+    """`faust worker` sets web_enabled; its /table views would serve table data on every address of the machine."""
+    app = build(route.stage, Installation("127.0.0.1:9", data_dir=tmp_path))
+    app.conf.web_enabled = True
+    assert list(app.boot_strategy.web_server()) == []
