@@ -12,12 +12,13 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from agents.application import application
+from agents.outputs import park, rejected
 from agents.services import Services
 from avro.records import Decision, Message, Submission
 from postroad import intake
 from postroad.checks import Problem, check_limits
 from postroad.content import ContentUnavailable
-from postroad.events import ending, event
+from postroad.events import event
 from postroad.intake import Built
 from tables import dedupe
 from tables.dedupe import DEDUPE, Known
@@ -92,7 +93,7 @@ def accept(submission: Submission, state: View) -> Iterator[Output]:
         message["content"], message["top"] = built.content, built.top
         yield EVENTS.send(event(message, "accepted", state.record.timestamp, NAME))
         if problem := repeat or built.problem:
-            yield _rejected(message, problem, state.now)
+            yield rejected(message, NAME, state.now, problem)
         else:
             yield from _admitted(message, state)
 
@@ -103,18 +104,13 @@ def _admitted(message: Message, state: View) -> Iterator[Output]:
     due, use = intake.take_place(state.tenant_quota.get(message["tenant"]), now, tenant)
     if due - now > tenant.get("quota_waiting_max_s", 86_400) * 1000:
         problem = Problem("quota", "quota_waiting_max_s", "the tenant's quota is used up for longer than mail may wait")
-        yield _rejected(message, problem, now)
+        yield rejected(message, NAME, now, problem)
         return
     state.tenant_quota.put(message["tenant"], use)
     if due > now:
-        yield EVENTS.send(event(message, "scheduled", now, NAME, reason="quota", due_at=due))
-        yield SCHEDULED.send({"message": message, "at": now, "due_at": due, "reason": "quota", "return_to": "accepted"})
+        yield from park(message, NAME, now, due, "quota", "accepted")
     else:
         yield ACCEPTED.send(message)
-
-
-def _rejected(message: Message, problem: Problem, now: int) -> Output:
-    return ENDINGS.send(ending(message, "rejected", now, NAME, problem.reason, problem.rule, problem.text))
 
 
 def _known(submission: Submission, state: View) -> Problem | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agents.application import application
+from agents.outputs import park
 from avro.records import Message
 from postroad.egress import choose
 from postroad.events import ending, event
@@ -39,8 +40,7 @@ def direct(message: Message, state: View) -> Iterator[Output]:
     answer = mx_cache.answer(message["recipient_domain"], state)
     if answer is None or answer.kind == "temporary":
         due = put_off(now, message["round"], message["expires_at"])
-        yield EVENTS.send(event(message, "scheduled", now, NAME, reason="dns", due_at=due))
-        yield SCHEDULED.send({"message": message, "at": now, "due_at": due, "reason": "dns", "return_to": "scored"})
+        yield from park(message, NAME, now, due, "dns")
         return
     if answer.kind != "hosts":  # it had some when validate asked
         reason = "null-mx" if answer.kind == "null-mx" else "no-such-domain"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agents.application import application
+from agents.outputs import park
 from avro.records import Message, Score
 from postroad import scoring
 from postroad.content import ContentError
@@ -48,10 +49,7 @@ def judge(message: Message, state: View) -> Iterator[Output]:
     score = _score(message, state)
     if score is None:
         due = put_off(now, message["round"], message["expires_at"])
-        yield EVENTS.send(event(message, "scheduled", now, NAME, reason="content", due_at=due))
-        yield SCHEDULED.send(
-            {"message": message, "at": now, "due_at": due, "reason": "content", "return_to": "validated"}
-        )
+        yield from park(message, NAME, now, due, "content", "validated")
         return
     message["score"] = score
     rules, detail = ",".join(score["rules"]), f"content score {score['value']:g}"
@@ -66,10 +64,7 @@ def judge(message: Message, state: View) -> Iterator[Output]:
         yield EVENTS.send(event(message, "held", now, NAME, reason="content", rule=rules, detail=detail))
         yield SCHEDULED.send({"message": message, "at": now, "due_at": None, "reason": "held", "return_to": "scored"})
     elif (send_at := message.get("send_at")) and send_at > now:
-        yield EVENTS.send(event(message, "scheduled", now, NAME, reason="send-at", due_at=send_at))
-        yield SCHEDULED.send(
-            {"message": message, "at": now, "due_at": send_at, "reason": "send-at", "return_to": "scored"}
-        )
+        yield from park(message, NAME, now, send_at, "send-at")
     else:
         yield SCORED.send(message)
 

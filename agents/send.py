@@ -12,12 +12,13 @@ import asyncio
 from collections.abc import Iterator
 
 from agents.application import application
+from agents.outputs import park
 from agents.services import Services
 from avro.records import Attempt, Message, Route
 from postroad.addresses import domain_of
 from postroad.content import ContentMissing, ContentUnavailable
 from postroad.dkim import DkimError, sign
-from postroad.events import ending, event
+from postroad.events import ending
 from postroad.limits import Limit
 from postroad.mime import needs_smtputf8
 from postroad.outcomes import Expired, Parked, Sent, busy, local
@@ -112,11 +113,7 @@ def settle(message: Message, outcome: Sent | Parked | Expired | None, state: Vie
         yield ENDINGS.send(ending(message, "expired", now, NAME, "expired"))
         return
     if isinstance(outcome, Parked):
-        due = min(outcome.until, message["expires_at"])
-        yield EVENTS.send(event(message, "scheduled", now, NAME, reason=outcome.reason, due_at=due))
-        yield SCHEDULED.send(
-            {"message": message, "at": now, "due_at": due, "reason": outcome.reason, "return_to": "scored"}
-        )
+        yield from park(message, NAME, now, min(outcome.until, message["expires_at"]), outcome.reason)
         return
     if (route := message["route"]) and (used := state.services.rates.used((state.partition, _rate(route)))):
         state.rate_limits.put(_rate(route), used, now + rate_limits.KEPT_MS)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agents.application import application
+from agents.outputs import park, rejected
 from avro.records import Message
 from postroad.addresses import BadAddress, normalise
 from postroad.checks import Problem, check_content
@@ -64,7 +65,7 @@ def check(message: Message, state: View) -> Iterator[Output]:
     try:
         address = normalise(message["recipient"])
     except BadAddress as exc:
-        yield _rejected(message, Problem(exc.reason, "recipient", exc.text), now)
+        yield rejected(message, NAME, now, Problem(exc.reason, "recipient", exc.text))
         return
     message["recipient"], message["recipient_domain"] = address.text, address.ascii_domain
     answer = mx_cache.answer(address.ascii_domain, state)
@@ -73,14 +74,14 @@ def check(message: Message, state: View) -> Iterator[Output]:
         return
     if answer.kind != "hosts":
         reason = "null-mx" if answer.kind == "null-mx" else "no-such-domain"
-        yield _rejected(message, Problem(reason, "mx", f"{address.ascii_domain} takes no mail"), now)
+        yield rejected(message, NAME, now, Problem(reason, "mx", f"{address.ascii_domain} takes no mail"))
         return
     content = state.found.get(message["content"]["hash"])
     if content is None:
         yield from _put_off(message, "content", now)
         return
     if problem := _content_problem(message, content, state):
-        yield _rejected(message, problem, now)
+        yield rejected(message, NAME, now, problem)
         return
     yield EVENTS.send(event(message, "validated", now, NAME))
     yield VALIDATED.send(message)
@@ -107,9 +108,4 @@ def _content_problem(message: Message, content: bytes | ContentMissing, state: V
 
 def _put_off(message: Message, reason: str, now: int) -> Iterator[Output]:
     due = put_off(now, message["round"], message["expires_at"])
-    yield EVENTS.send(event(message, "scheduled", now, NAME, reason=reason, due_at=due))
-    yield SCHEDULED.send({"message": message, "at": now, "due_at": due, "reason": reason, "return_to": "accepted"})
-
-
-def _rejected(message: Message, problem: Problem, now: int) -> Output:
-    return ENDINGS.send(ending(message, "rejected", now, NAME, problem.reason, problem.rule, problem.text))
+    yield from park(message, NAME, now, due, reason, "accepted")

@@ -131,7 +131,7 @@ class BatchRunner(Runner):
         for partition, offset, error in await self._writer(rows, self.wiring.services):
             self.dead(outputs, records[partition, offset], ValueError(error), (partition, offset))
         async with asyncio.timeout(self.wiring.delivery_s):
-            await outputs.deliver()
+            await self.deliver(outputs, ())  # dead letters only
 
     async def _value(self, record: Any) -> Any:
         while True:

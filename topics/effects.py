@@ -397,7 +397,7 @@ class EffectRunner(Runner):
             view = views[partition] = self._view(items[0][0])
             settled += self._settle(items, view, outputs, entries[partition])
         chosen = self._pick()
-        await self._deliver(outputs, settled)
+        await self.deliver(outputs, ((item.place, item.record) for item, _ in settled))
         begun = [item for item, _ in settled] + chosen
         if not self.consumer.holds_lease():  # frozen while the outputs were under way
             lost = {item.window.tp.partition for item in begun}
@@ -449,14 +449,6 @@ class EffectRunner(Runner):
             expired: dict[bytes, bytes | None] = dict.fromkeys(self.store.expired(partition, now))
             if self.store.size(expired) < self.store.room(outputs) // 2:
                 entries[partition].update(expired)
-
-    async def _deliver(self, outputs: Outputs, settled: list[tuple[Item, asyncio.Task[Any]]]) -> None:
-        await outputs.deliver()
-        if outputs.rejected:
-            for item, _ in settled:
-                if error := outputs.rejected.get(item.place):
-                    self.dead(outputs, item.record, error, item.place)
-            await outputs.deliver()
 
     async def _write(
         self, entries: dict[int, dict[bytes, bytes | None]], touched: set[Window], outputs: Outputs

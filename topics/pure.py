@@ -298,12 +298,7 @@ class StageRunner(Runner):
         if not await self.consumer.begin_effects(work):
             return False
         async with asyncio.timeout(self.wiring.delivery_s):  # aiokafka tries again for ever when idempotent
-            await outputs.deliver()
-            if outputs.rejected:
-                for record in part:
-                    if error := outputs.rejected.get(record.offset):
-                        self.dead(outputs, record, error, record.offset)
-                await outputs.deliver()
+            await self.deliver(outputs, ((record.offset, record) for record in part))
             if self.store is not None and (entries or progress):
                 if not await self.consumer.begin_effects(work):  # frozen meanwhile: this write would be void, and
                     return False  # end its successor too (Overtaken)
@@ -332,8 +327,7 @@ class StageRunner(Runner):
                 entries = view.entries()
             if not entries and not outputs.pending:
                 return False
-            if await self._write(tick, view, entries, outputs, [], {}) and outputs.rejected:
-                raise RuntimeError(f"{self.stage.name}: refused an output of a tick: {outputs.rejected}")
+            await self._write(tick, view, entries, outputs, [], {})
             return True
         finally:
             self.consumer.abandon(tick)

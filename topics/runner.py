@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -158,6 +158,26 @@ class Runner:
             self.stage.check(output)
         name, encode = target  # type: ignore[misc]  # `check` has raised where there is none
         outputs.add(name, key, None if value is None else encode(value), source, headers)
+
+    async def deliver(self, outputs: Outputs, inputs: Iterable[tuple[Hashable, Any]]) -> None:
+        """Return when all outputs are stored, or, of what a topic refuses for good, its input in the dead letters.
+
+        `inputs`: (source, record) of what was processed. Raises RuntimeError where there is no input to keep, or the dead
+        letters refuse it as well: nothing is passed over.
+        """
+        await outputs.deliver()
+        if not outputs.rejected:
+            return
+        refused, outputs.rejected, records = outputs.rejected, {}, dict(inputs)
+        for source, error in refused.items():
+            if source not in records:
+                raise RuntimeError(
+                    f"{self.stage.name}: refused for good, and no record behind it: {error!r}"
+                ) from error
+            self.dead(outputs, records[source], error, source)
+        await outputs.deliver()
+        if outputs.rejected:
+            raise RuntimeError(f"{self.stage.name}: {DEAD_LETTERS.name} refuses what it is for: {outputs.rejected}")
 
     def dead(self, outputs: Outputs, record: Any, error: BaseException, source: Hashable) -> None:
         """`record` goes to mail.dead-letters as it was read; cut where that topic does not take it whole."""

@@ -392,7 +392,20 @@ async def test_output_that_the_broker_refuses_sends_its_input_to_the_dead_letter
     assert await bench.run(event(0, 1), event(1, 1), event(2, 1))
     assert bench.out == [1000, 1002]
     assert bench.dead[0]["error"] == "MessageSizeTooLargeError"
-    assert bench.count("user-000000") == 3, "known after it was computed: the change stays, as runner.py says"
+    assert bench.count("user-000000") == 3, "known after it was computed: the change stays, as pure.py says"
+
+
+async def test_a_dead_letter_that_is_refused_too_is_not_passed_over(bench):
+    """Its topic was made smaller while we ran: the worker ends, and the record is read again."""
+
+    class Everything(set):
+        def __contains__(self, value):
+            return True
+
+    bench.producer.refuses = Everything()
+    with pytest.raises(RuntimeError, match="refuses what it is for"):
+        await bench.run(event(0, 1))
+    assert bench.consumer.finished == []
 
 
 async def test_record_at_the_limit_passes(bench):
