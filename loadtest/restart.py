@@ -9,9 +9,7 @@ died before we had written down its reply). Last line RESULT; exit status 1 when
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -19,27 +17,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from deploy.local import ROOT, STATE
 from loadtest.demo.load import SETTINGS, Load
-from loadtest.demo.road import Road, RoadError, fresh, stop_on_signals
-from loadtest.mxfarm import FarmError
+from loadtest.demo.road import Road, fresh, program
 
 
 def main() -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.restart", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=STATE / "restart", help="emptied first; kept afterwards")
-    folder: Path = parser.parse_args().folder.absolute()
-    os.chdir(ROOT)
-    stop_on_signals()
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    try:
-        return drill(folder, console)
-    except (RoadError, FarmError) as error:
-        print(f"restart: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("restart: stopped", file=sys.stderr)
-    return 1
+    return program("restart", __doc__, drill)
 
 
 def drill(folder: Path, console: Console) -> int:

@@ -5,9 +5,7 @@ Last line: RESULT {...}. Exit status 1 when a message is lost, doubled or still 
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -18,12 +16,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from analytics import queries
-from deploy.local import ROOT, STATE
 from loadtest.demo.checks import Account, Expected, percentile
 from loadtest.demo.ledger import Life
 from loadtest.demo.load import SETTINGS, Load
-from loadtest.demo.road import Road, RoadError, fresh, stop_on_signals
-from loadtest.mxfarm import FarmError
+from loadtest.demo.road import Road, fresh, program
 
 EXAMPLES = (
     ("latency",),
@@ -34,19 +30,7 @@ EXAMPLES = (
 
 def main() -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.demo", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=STATE / "demo", help="emptied first; kept afterwards")
-    folder: Path = parser.parse_args().folder.absolute()
-    os.chdir(ROOT)
-    stop_on_signals()
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    try:
-        return demo(folder, console)
-    except (RoadError, FarmError) as error:
-        print(f"demo: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("demo: stopped", file=sys.stderr)
-    return 1
+    return program("demo", __doc__, demo)
 
 
 def demo(folder: Path, console: Console) -> int:

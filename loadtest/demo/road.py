@@ -8,6 +8,7 @@ FOLDER/: postroad.toml (its settings), up.log, data/, kafka/, logs/ (of `postroa
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
 import os
@@ -17,16 +18,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rich.console import Console
+
 from analytics.clickhouse import Warehouse, connect
-from deploy.local import child
+from deploy.local import ROOT, STATE, child
 from deploy.local.kafka import free_port
-from loadtest.mxfarm import Farm
+from loadtest.mxfarm import Farm, FarmError
 from postroad.settings import CONFIG, PREFIX
 from topics.installation import Installation
 
@@ -183,3 +186,19 @@ def stop_on_signals() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
+
+
+def program(name: str, doc: str | None, run: Callable[[Path, Console], int]) -> int:
+    """The command `python -m loadtest.<name>`: `run(folder, console)` from the repository's folder; returns the exit status."""
+    parser = argparse.ArgumentParser(prog=f"python -m loadtest.{name}", description=(doc or "").splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=STATE / name, help="emptied first; kept afterwards")
+    folder: Path = parser.parse_args().folder.absolute()
+    os.chdir(ROOT)
+    stop_on_signals()
+    try:
+        return run(folder, Console(width=None if sys.stdout.isatty() else 160, highlight=False))
+    except (RoadError, FarmError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"{name}: stopped", file=sys.stderr)
+    return 1
