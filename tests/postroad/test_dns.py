@@ -106,9 +106,14 @@ class Clock:
 
 @pytest.fixture
 async def server() -> AsyncIterator[tuple[NameServer, str]]:
-    transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(NameServer, ("127.0.0.1", 0))
-    port = transport.get_extra_info("sockname")[1]
-    tcp = await asyncio.start_server(protocol.tcp, "127.0.0.1", port)
+    while True:
+        transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(NameServer, ("127.0.0.1", 0))
+        port = transport.get_extra_info("sockname")[1]
+        try:
+            tcp = await asyncio.start_server(protocol.tcp, "127.0.0.1", port)
+            break
+        except OSError:  # free for UDP, taken for TCP by another program
+            transport.close()
     yield protocol, f"127.0.0.1:{port}"
     tcp.close()
     transport.close()
