@@ -88,6 +88,16 @@ class RecordHeader(TypedDict):
     value: bytes
 
 
+class Resolution(TypedDict):
+    """What an operator did with a dead letter. It comes as a second record of the same key, without value."""
+
+    action: str
+    by: str
+    why: str
+    at: int
+    place: NotRequired[str]
+
+
 class DeadLetter(TypedDict):
     """A record that a stage could not process, kept whole."""
 
@@ -102,6 +112,8 @@ class DeadLetter(TypedDict):
     error: str
     text: str
     at: int
+    source: NotRequired[str]
+    resolution: NotRequired[Resolution | None]
 
 DecisionAction = Literal["release", "drop", "cancel"]
 

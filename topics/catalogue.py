@@ -94,6 +94,11 @@ def _message_of(return_path: str) -> str:
     return local.removeprefix("b-") if local.startswith("b-") else ""  # as postroad.senders.message_of
 
 
+def _letter(letter: DeadLetter) -> str:
+    """The id of a dead letter: the place of the record, or of the input whose output was refused."""
+    return letter.get("source") or f"{letter['topic']}[{letter['partition']}]@{letter['offset']}"
+
+
 # A submission with its attachments is one record of up to 8 MiB; larger files go by reference (postroad/content.py).
 SUBMISSIONS: Topic[Submission] = Topic(
     "mail.submissions", "Submission", lambda s: s["tenant"], max_bytes=8 * MIB, append_time=True
@@ -113,7 +118,7 @@ ENDINGS: Topic[Ending] = Topic("mail.endings", "Ending", lambda e: e["message"][
 DECISIONS: Topic[Decision] = Topic("mail.decisions", "Decision", lambda d: d["message_id"])
 # Whatever could not be processed, byte for byte, so it takes the largest record of any topic and what we say about it.
 DEAD_LETTERS: Topic[DeadLetter] = Topic(
-    "mail.dead-letters", "DeadLetter", lambda d: f"{d['topic']}[{d['partition']}]@{d['offset']}",
+    "mail.dead-letters", "DeadLetter", _letter,
     partitions=1, retention_ms=30 * DAY_MS, max_bytes=9 * MIB)  # fmt: skip
 TENANTS: Topic[Tenant] = Topic("control.tenants", "Tenant", lambda t: t["tenant"], partitions=1, compacted=True)
 
