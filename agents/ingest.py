@@ -99,10 +99,11 @@ def accept(submission: Submission, state: View) -> Iterator[Output]:
 
 
 def _admitted(message: Message, state: View) -> Iterator[Output]:
-    """On, at once or when the tenant's quota has a place."""
-    tenant, now = state.services.tenants[message["tenant"]], state.now
-    due, use = intake.take_place(state.tenant_quota.get(message["tenant"]), now, tenant)
-    if due - now > tenant.get("quota_waiting_max_s", 86_400) * 1000:
+    """On, at once or when the tenant's quota has a place: by the time at which Kafka took the submission, so that what was
+    used follows from the log alone, and a worker whose clock is wrong leaves nothing behind."""
+    tenant, now, accepted_at = state.services.tenants[message["tenant"]], state.now, message["accepted_at"]
+    due, use = intake.take_place(state.tenant_quota.get(message["tenant"]), accepted_at, tenant)
+    if due - accepted_at > tenant.get("quota_waiting_max_s", 86_400) * 1000:
         problem = Problem("quota", "quota_waiting_max_s", "the tenant's quota is used up for longer than mail may wait")
         yield rejected(message, NAME, now, problem)
         return
