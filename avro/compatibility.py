@@ -1,6 +1,10 @@
 """Can a reader with one schema read what was written with another? The rules of schema resolution, Avro 1.12.
 
-`breaks(reader, writer)` lists every reason why not; `BACKWARD_TRANSITIVE` is: none against every released version.
+`breaks(reader, writer)` lists every reason why not; `BACKWARD_TRANSITIVE` is: none against every released version. Workers of
+two releases in a row run side by side, so the one before must read today's records as well: `breaks_the_release_before`.
+
+A symbol that is added to an enum is listed in the enum's attribute `reserved` for one release: readers know it, and nobody can
+write it (`written`). A default symbol would do worse: stages pass records on, and the old one would pass on the wrong symbol.
 """
 
 from __future__ import annotations
@@ -28,6 +32,35 @@ def breaks(reader: Any, writer: Any) -> list[str]:
 def breaks_with_released(name: str) -> list[str]:
     """Reasons why today's schema `name` cannot read what was written with a released version."""
     return [found for version in avro.released(name) for found in breaks(avro.load(name), version)]
+
+
+def breaks_the_release_before(name: str) -> list[str]:
+    """Reasons why workers of the last release before today's schema `name` cannot read what is written with it."""
+    today = avro.load(name)
+    before = [version for version in avro.released(name) if bare(version) != bare(today)]
+    return breaks(before[-1], written(today)) if before else []
+
+
+def written(schema: Any) -> Any:
+    """What is written with a schema: its enums without their `reserved` symbols, which must be the last ones, so that the
+    bytes are the same. Raises ValueError."""
+    if isinstance(schema, list):
+        return [written(branch) for branch in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("type") == "enum" and (reserved := schema.get("reserved")):
+        symbols = schema["symbols"]
+        if symbols[-len(reserved) :] != reserved:
+            raise ValueError(f"enum {schema['name']}: reserved must be the last symbols, in their order: {reserved}")
+        return {**schema, "symbols": symbols[: -len(reserved)]}
+    return {key: value if key == "default" else written(value) for key, value in schema.items()}
+
+
+def bare(schema: Any) -> Any:
+    """A schema without its docs."""
+    if isinstance(schema, dict):
+        return {key: bare(value) for key, value in schema.items() if not (key == "doc" and isinstance(value, str))}
+    return [bare(branch) for branch in schema] if isinstance(schema, list) else schema
 
 
 Names: TypeAlias = dict[str, tuple[Any, str]]  # definition and namespace of a named type, by full name, as they are met

@@ -316,3 +316,13 @@ class Tenant(TypedDict):
     quota_waiting_max_s: NotRequired[int]
     dedupe_window_s: NotRequired[int]
     suppress_after: NotRequired[int]
+
+
+class WriterSchema(TypedDict):
+    """A schema that somebody writes with, published before the first record of it, so that workers of an older
+    release can read that. Key: its fingerprint; compacted. This record itself never changes: it is what all
+    releases have in common."""
+
+    fingerprint: str
+    name: str
+    schema: str

@@ -22,6 +22,7 @@ from pydantic_settings import SettingsError as SourceError
 
 from postroad.checks import SIZE_MAX
 from postroad.egress import Pool, Source
+from postroad.ledger import Allowed
 
 PREFIX = "POSTROAD_"
 CONFIG = "POSTROAD_CONFIG"
@@ -54,7 +55,7 @@ def _words(value: Any) -> Any:
 
 
 HostPort = Annotated[str, AfterValidator(_host_port)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Positive
 Count = Annotated[int, Field(ge=1)]
 Shards = Annotated[int, Field(ge=1, le=256)]
@@ -95,7 +96,7 @@ class EgressSource(_Part):
     name: Annotated[str, Field(min_length=1)]
     address: str = ""
     ehlo: str = ""
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
 
 def _some_weight(sources: list[EgressSource]) -> list[EgressSource]:
@@ -122,6 +123,10 @@ class Settings(BaseSettings):
         10.0, description="a worker silent for so long loses its partitions, seconds")  # fmt: skip
     delivery_timeout_s: Seconds = Field(
         60.0, description="a worker whose output cannot be stored for so long ends itself, seconds")  # fmt: skip
+    stall_timeout_s: Seconds = Field(
+        60.0, description="a worker that does nothing for so long though there is work ends itself, seconds")  # fmt: skip
+    grace_s: Seconds = Field(
+        30.0, description="what has begun may end for so long when a worker is told to stop; its supervisor waits longer, seconds")  # fmt: skip
     instance_id: str = Field(
         "", pattern=r"^[A-Za-z0-9._-]{0,200}$",
         description="static member name, unique per replica (StatefulSet ordinal): fast restarts; empty: none")  # fmt: skip
@@ -144,6 +149,9 @@ class Settings(BaseSettings):
     clickhouse_http: Annotated[str, AfterValidator(_optional_host_port)] = Field(
         "127.0.0.1:8123", description="host:port where chdb answers ClickHouse's HTTP interface; empty: nowhere")  # fmt: skip
 
+    metrics: Annotated[str, AfterValidator(_optional_host_port)] = Field(
+        "", description="host:port where a worker answers Prometheus; empty: nowhere")  # fmt: skip
+
     dns_servers: HostPorts = Field(
         [], description="resolvers, host:port, in the environment separated by commas; empty: the system's")  # fmt: skip
     dns_timeout_s: Seconds = Field(5.0, description="of one look-up with its repeats; later: put off, seconds")
@@ -165,8 +173,8 @@ class Settings(BaseSettings):
         description='egress pools: [[egress.default]] name = "a", address = "192.0.2.1", ehlo = "a.example.com", weight = 1',
     )
 
-    expires_hours: float = Field(
-        72.0, gt=0, description="a message is tried for so long, hours; submissions may ask for less"
+    expires_hours: Positive = Field(
+        72.0, description="a message is tried for so long, hours; submissions may ask for less"
     )
     retry_delays_s: SecondsList = Field(
         [300, 900, 3_600, 7_200, 14_400], min_length=1,
@@ -175,6 +183,11 @@ class Settings(BaseSettings):
         [60, 270, 600], min_length=1,
         description="the same after replies that say greylisted")  # fmt: skip
     retry_jitter: Share = Field(0.1, description="share of a wait by which it varies either way, 0 to 1")
+
+    audit_transit_s: Seconds = Field(
+        600.0, description="a message that takes no step for so long, and does not wait, is told as lost, seconds")  # fmt: skip
+    audit_sending_s: Seconds = Field(
+        3600.0, description="the same for one that was routed: as long as an attempt may take, seconds")  # fmt: skip
 
     @classmethod
     def settings_customise_sources(
@@ -206,6 +219,14 @@ class Settings(BaseSettings):
             for name, sources in self.egress.items()
         }
 
+    def allowed(self) -> Allowed:
+        """How long a message may stay in its state before the audit tells it."""
+        return Allowed(
+            transit_ms=round(self.audit_transit_s * 1000),
+            sending_ms=round(self.audit_sending_s * 1000),
+            expires_ms=round(self.expires_hours * 3_600_000),
+        )
+
     def installation(self) -> dict[str, Any]:
         """The arguments of topics.installation.Installation, which this package, without Kafka, cannot name."""
         return {
@@ -213,6 +234,7 @@ class Settings(BaseSettings):
             "replication_factor": self.replication_factor, "registry_url": self.schema_registry,
             "data_dir": self.data_dir, "instance_id": self.instance_id,
             "session_s": self.kafka_session_timeout_s, "delivery_s": self.delivery_timeout_s,
+            "stall_s": self.stall_timeout_s, "grace_s": self.grace_s,
         }  # fmt: skip
 
     @property
@@ -288,7 +310,10 @@ def _table(file: Path | None) -> tuple[Mapping[str, Any], str]:
         return tomllib.loads(path.read_text("utf-8")), str(path)
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}); {CONFIG} must name a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # not TOML, not UTF-8, a number of 5,000 digits, a list in a list in a list...
         raise SettingsError(f"{path}: not TOML: {error}") from None
 
 

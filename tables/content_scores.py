@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from avro.records import Score
-from tables.values import from_json, to_json
+from tables.values import shape, to_json
 from topics.state import Table
 
 KEPT_MS = 86_400_000
 
-CONTENT_SCORES: Table[Score] = Table(1, "content_scores", to_json, from_json, expires=True)
+CONTENT_SCORES: Table[Score] = Table(1, "content_scores", to_json, shape(Score), expires=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from tables.values import from_json, to_json
+from tables.values import shape, to_json
 from topics.state import Table
 
 
@@ -19,7 +19,7 @@ class Known(TypedDict):
     messages: list[tuple[str, str]]
 
 
-DEDUPE: Table[Known] = Table(1, "dedupe", to_json, from_json, expires=True)
+DEDUPE: Table[Known] = Table(1, "dedupe", to_json, shape(Known), expires=True)
 
 
 def by_submission(tenant: str, submission_id: str) -> str:

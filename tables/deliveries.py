@@ -3,13 +3,12 @@ message has expired, and a day longer."""
 
 from __future__ import annotations
 
-import struct
 from typing import NamedTuple
 
+from tables.values import packed
 from topics.state import Table
 
 KEPT_MS = 86_400_000  # beyond the message's expiry
-_tried = struct.Struct(">i?")
 
 
 class Tried(NamedTuple):
@@ -19,6 +18,4 @@ class Tried(NamedTuple):
     delivered: bool
 
 
-DELIVERIES: Table[Tried] = Table(
-    2, "deliveries", lambda tried: _tried.pack(*tried), lambda raw: Tried(*_tried.unpack(raw)), expires=True
-)
+DELIVERIES: Table[Tried] = Table(2, "deliveries", *packed(Tried, ">i?"), expires=True)

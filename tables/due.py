@@ -7,17 +7,21 @@ round and time, to find an entry for an operator's decision and to know a repeat
 
 from __future__ import annotations
 
-import struct
 from typing import NamedTuple
 
 from avro.records import Scheduled
-from tables.values import to_int
+from tables.values import packed, to_int
 from topics.codec import Codec
 from topics.state import Table
 
 NEVER = (1 << 63) - 1
-_place = struct.Struct(">iq?")
-_codec = Codec("Scheduled")
+
+
+async def _by_the_runner() -> None:
+    """The runner asks for the schema of a value through the codecs of its topics; what one learns all know."""
+
+
+_codec = Codec("Scheduled", look=_by_the_runner)
 
 
 class Waiting(NamedTuple):
@@ -29,15 +33,7 @@ class Waiting(NamedTuple):
 
 
 DUE: Table[Scheduled] = Table(1, "due", _codec.encode, _codec.decode, cached=False)
-WAITING: Table[Waiting] = Table(
-    2,
-    "waiting",
-    lambda place: _place.pack(*place),
-    lambda raw: Waiting(
-        *_place.unpack(raw.ljust(_place.size, b"\0"))
-    ),  # an entry of an earlier version ends before `cleared`
-    cached=False,
-)
+WAITING: Table[Waiting] = Table(2, "waiting", *packed(Waiting, ">iq?"), cached=False)
 BEGINNING: Table[int] = Table(4, "beginning", to_int, int)
 
 

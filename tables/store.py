@@ -24,9 +24,14 @@ Crash after the claim: the next owner claims again. After the changelog: recover
 
 from __future__ import annotations
 
+import logging
+import re
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice, takewhile
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -35,6 +40,8 @@ import rocksdict
 from topics.consumer import OFFSET_KEY
 from topics.outputs import BATCH_OVERHEAD, Outputs, size_of
 from topics.state import Table, View, is_expired
+
+log = logging.getLogger(__name__)
 
 # Keys of ours begin with a zero byte, those of a table with its number.
 MARK, EPOCH, STALE = b"\0mark", b"\0epoch", b"\0stale"
@@ -87,6 +94,21 @@ class Rocks:
         return list(islice(self.db.items(from_key=first), limit))  # an iterator is never kept: it pins what it reads
 
 
+def open_or_put_aside(open: Callable[[int], Any], path: Callable[[int], Path], partition: int) -> Any:
+    """The RocksDB of a partition. Files that RocksDB cannot read (a torn disk, somebody's hand) are put aside under another
+    name, and recovery fills a new one from the changelog; without that every start would fail in the same way."""
+    try:
+        return open(partition)
+    except Exception as exc:  # rocksdict has no class for it
+        if not re.search("corrupt|no such file|invalid argument", str(exc), re.IGNORECASE):
+            raise  # a lock of the process before, a full disk: files are sound
+        aside = path(partition).with_name(f"{path(partition).name}.broken-{time.time_ns() // 1_000_000}")
+        path(partition).rename(aside)
+        log.error("RocksDB of partition %d cannot be opened and is rebuilt from the changelog; its files are in %s: %s",
+                  partition, aside, exc)  # fmt: skip
+        return open(partition)
+
+
 class Store:
     """The physical table of a stage; bytes in, bytes out, except through a `View`.
 
@@ -120,6 +142,8 @@ class Store:
         self._cache: dict[int, dict[bytes, Any]] = {}
         self._claimed: dict[int, bytes] = {}  # partition -> the epoch that is ours
         self._swept: dict[int, bytes] = {}  # partition -> where the expiry sweep goes on
+        data = self.table.data
+        data._open_for_partition = partial(open_or_put_aside, data._open_for_partition, data.partition_path)
         self.table.on_recover(self._on_recover)
         self.table.take_from_changelog = lambda partition, records: take(records, self.epoch(partition))
 

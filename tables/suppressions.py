@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from postroad import addresses
 from postroad.suppression import Listed
-from tables.values import from_json, to_json
+from tables.values import shape, to_json
 from topics.state import Table
 
-SUPPRESSED: Table[Listed] = Table(1, "suppressed", to_json, from_json)
+SUPPRESSED: Table[Listed] = Table(1, "suppressed", to_json, shape(Listed))
 
 
 def key(tenant: str, recipient: str) -> str:

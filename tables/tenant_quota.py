@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import struct
-
 from postroad.intake import Use
+from tables.values import packed
 from topics.state import Table
 
-_use = struct.Struct(">dqq")
-
-TENANT_QUOTA: Table[Use] = Table(2, "tenant_quota", lambda use: _use.pack(*use), lambda raw: Use(*_use.unpack(raw)))
+TENANT_QUOTA: Table[Use] = Table(2, "tenant_quota", *packed(Use, ">dqq"))

@@ -22,6 +22,7 @@ from avro.records import (
     Submission,
     Suppression,
     Tenant,
+    WriterSchema,
 )
 
 T = TypeVar("T")
@@ -121,8 +122,11 @@ DEAD_LETTERS: Topic[DeadLetter] = Topic(
     "mail.dead-letters", "DeadLetter", _letter,
     partitions=1, retention_ms=30 * DAY_MS, max_bytes=9 * MIB)  # fmt: skip
 TENANTS: Topic[Tenant] = Topic("control.tenants", "Tenant", lambda t: t["tenant"], partitions=1, compacted=True)
+SCHEMAS: Topic[WriterSchema] = Topic(
+    "control.schemas", "WriterSchema", lambda s: s["fingerprint"], partitions=1, compacted=True
+)
 
 ALL: tuple[Topic[Any], ...] = (
     SUBMISSIONS, ACCEPTED, VALIDATED, SCORED, SUPPRESSIONS, CANCELLATIONS, CLEARED, OUTBOUND, ATTEMPTS, REPORTS, EVENTS,
-    SCHEDULED, ENDINGS, DECISIONS, DEAD_LETTERS, TENANTS,
+    SCHEDULED, ENDINGS, DECISIONS, DEAD_LETTERS, TENANTS, SCHEMAS,
 )  # fmt: skip

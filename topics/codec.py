@@ -5,18 +5,21 @@
 | Confluent | 0x00, id in the registry (4 bytes, big-endian) | a registry is configured |
 | single object | 0xC3 0x01, CRC-64-AVRO of the writer's schema (8 bytes, little-endian) | none is |
 
-Both are read, told apart by their first byte. A record of another version of the schema is resolved to ours.
+Both are read, told apart by their first byte. A record of another version of the schema is resolved to ours: of a released
+one, of one that the registry has, or of one that was published in control.schemas (topics/writers.py), such as that of a newer
+release whose workers run beside ours: docs/decisions/0008-rolling-upgrade.md.
 
     CodecError
       EncodeError            the value does not fit the schema: a mistake in the code that made it
       DecodeError            these bytes will never be a record of this schema
-      UnknownSchema          the registry has not been asked for this id yet: `await learn(error.id)`, decode again
+      UnknownSchema          nobody has asked for this writer's schema yet: `await learn(error.id)`, decode again
       RegistryUnavailable    temporary: try again later
       SchemaRefused          the registry does not take our schema: an incompatible change, nothing can start
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from io import BytesIO
 from typing import Any, Protocol
 
@@ -24,6 +27,7 @@ from fastavro import schemaless_reader, schemaless_writer
 from fastavro.validation import ValidationError, validate
 
 import avro
+from avro.compatibility import written
 from topics.schemas import SINGLE_OBJECT, Schema, least_bytes, parse, single_object_header
 
 CONFLUENT = b"\x00"
@@ -34,7 +38,13 @@ SINGLE_OBJECT_HEADER = 10
 # are read with an account of every value in them; a submission to 1,000 recipients with 200 variables each passes.
 LARGE = 256 << 10
 MAX_READS = 2_000_000
+CONFLUENT_MAX = (1 << 32) - 1
 ERROR_TEXT = 500  # characters; fastavro quotes the value, which may be a whole attachment
+
+
+#: What control.schemas has told this process, by single-object header: the bytes before a record name its schema wherever
+#: it lies, in a topic or in a table. None: that schema is not valid.
+published: dict[bytes, Schema | None] = {}
 
 
 class CodecError(Exception):
@@ -50,15 +60,16 @@ class DecodeError(CodecError):
 
 
 class UnknownSchema(CodecError):
-    """A record refers to an id that the registry has not been asked for yet."""
+    """A record refers to a schema that nobody has asked for yet. `id`: of the registry, or the whole header of a single object
+    as a number (big-endian), which no registry has."""
 
     def __init__(self, id: int):
-        super().__init__(f"schema id {id} is not known yet: learn it and decode again")
+        super().__init__(f"{_called(id)} is not known yet: learn it and decode again")
         self.id = id
 
 
 class RegistryUnavailable(CodecError):
-    """The registry gave no answer of use; temporary."""
+    """The registry, or Kafka where it stands for one, gave no answer of use; temporary."""
 
 
 class SchemaRefused(CodecError):
@@ -78,14 +89,19 @@ class Registry(Protocol):
 class Codec:
     """Bytes to dictionaries and back for one schema: a name in avro/, or the schema itself. Times are int milliseconds.
 
-    With a registry, `await register(topic)` comes before the first `encode`.
+    With a registry, `await register(topic)` comes before the first `encode`. `look` puts into `published` what control.schemas
+    has by now (raises RegistryUnavailable); without it, a fingerprint of no released version is a DecodeError.
     """
 
-    def __init__(self, schema: str | Schema, registry: Registry | None = None):
+    def __init__(
+        self, schema: str | Schema, registry: Registry | None = None, look: Callable[[], Awaitable[None]] | None = None
+    ):
         self.name: str = schema if isinstance(schema, str) else schema["name"]
-        self._registry = registry
+        self._registry, self._look = registry, look
         self._source = avro.load(schema) if isinstance(schema, str) else schema
         self._schema = parse(self._source)
+        to_write = written(self._source)
+        self._written = self._schema if to_write == self._source else parse(to_write)
         self._header = single_object_header(self._source)  # of our own records
         self._ready = registry is None
         # writers' schemas by header; None is our own
@@ -101,7 +117,7 @@ class Codec:
         stream = BytesIO()
         stream.write(self._header)
         try:
-            schemaless_writer(stream, self._schema, value, strict_allow_default=True)
+            schemaless_writer(stream, self._written, value, strict_allow_default=True)
         except Exception as error:  # whatever fastavro raises, the value is the reason
             raise EncodeError(f"{self.name}: {self._explain(value, error)}") from error
         return stream.getvalue()
@@ -135,6 +151,13 @@ class Codec:
 
     async def learn(self, id: int) -> None:
         """Fetch the schema that UnknownSchema asked for. Raises RegistryUnavailable, DecodeError when there is none."""
+        if id > CONFLUENT_MAX:
+            if self._look is None:
+                raise ValueError(f"{self.name}: nobody can ask for {_called(id)}")
+            await self._look()
+            if id.to_bytes(SINGLE_OBJECT_HEADER, "big") not in published:
+                raise DecodeError(f"{self.name}: {_called(id)} is of no version that was released or published")
+            return
         if self._registry is None:
             raise ValueError(f"{self.name}: no registry is configured")
         schema = await self._registry.schema(id)
@@ -153,7 +176,11 @@ class Codec:
         try:
             writer = self._writers[header]
         except KeyError:
-            raise self._unknown(header) from None
+            if header not in published:
+                raise self._unknown(header) from None
+            if (schema := published[header]) is None:
+                raise DecodeError(f"{self.name}: the schema published for {header[2:].hex()} is not valid") from None
+            writer = self._writers[header] = parse(schema)
         stream = _Counted(raw, len(header)) if len(raw) > LARGE else BytesIO(raw)
         stream.seek(len(header))
         try:
@@ -185,6 +212,8 @@ class Codec:
 
     def _unknown(self, header: bytes) -> CodecError:
         if header.startswith(SINGLE_OBJECT):
+            if self._look is not None:
+                return UnknownSchema(int.from_bytes(header, "big"))
             return DecodeError(f"{self.name}: fingerprint {header[2:].hex()} is of no released version of {self.name}")
         id = int.from_bytes(header[1:], "big")
         if self._registry is None:
@@ -200,7 +229,7 @@ class Codec:
     def _explain(self, value: Any, error: Exception) -> str:
         """What fastavro's validation says, for it names the field; else what the writer said."""
         try:
-            validate(value, self._schema)
+            validate(value, self._written)
         except ValidationError as invalid:
             if invalid.errors:  # one for each branch of a union
                 datum, _, field = invalid.errors[0]
@@ -239,6 +268,14 @@ def _fresh(value: Any) -> Any:
 def _kind(schema: Any) -> str:
     return str(schema.get("name", schema["type"]) if isinstance(schema, dict) else schema).removeprefix(
         f"{avro.NAMESPACE}."
+    )
+
+
+def _called(id: int) -> str:
+    return (
+        f"schema id {id}"
+        if id <= CONFLUENT_MAX
+        else f"fingerprint {id.to_bytes(SINGLE_OBJECT_HEADER, 'big')[2:].hex()}"
     )
 
 

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from topics.catalogue import ALL, Topic
+from topics.catalogue import ALL, SCHEMAS, Topic
 from topics.codec import Codec
 from topics.registry import HttpRegistry
+from topics.writers import Writers
 
 
 @dataclass(frozen=True)
 class Installation:
     """`bootstrap`: "host:port,..."; `prefix`: in front of every topic and group name; `partitions`: of every keyed topic,
     for life; `data_dir`: where RocksDB keeps the tables, one folder a process; `instance_id`: static membership, unique per
-    replica (faust.md 26), empty for none."""
+    replica (faust.md 26), empty for none; `stall_s`: a worker that does nothing for so long though there is work ends itself
+    (topics/stall.py); `grace_s`: what has begun may end when a worker is told to stop."""
 
     bootstrap: str
     prefix: str = ""
@@ -26,6 +28,8 @@ class Installation:
     instance_id: str = ""
     session_s: float = 10.0
     delivery_s: float = 60.0
+    stall_s: float = 60.0
+    grace_s: float = 30.0
 
     def name(self, topic: Topic[Any]) -> str:
         """Full name of a topic here."""
@@ -42,4 +46,5 @@ class Installation:
     def codecs(self, topics: tuple[Topic[Any], ...] = ALL) -> dict[Topic[Any], Codec]:
         """A codec for each topic; with a registry they want `await codec.register(name)` before they write."""
         registry = HttpRegistry(self.registry_url) if self.registry_url else None
-        return {topic: Codec(topic.schema, registry) for topic in topics}
+        look = Writers(self.bootstrap, self.name(SCHEMAS)).look
+        return {topic: Codec(topic.schema, registry, look) for topic in topics}

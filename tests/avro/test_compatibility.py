@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import avro
 from avro import release
-from avro.compatibility import breaks
+from avro.compatibility import breaks, breaks_the_release_before, written
 
 INNER = {"type": "record", "name": "Inner", "fields": [{"name": "n", "type": "int"}]}
 COLOURS = {"type": "enum", "name": "Colour", "symbols": ["red", "green"]}
@@ -169,9 +169,41 @@ def test_release_writes_what_changed_and_refuses_what_breaks(tmp_path, monkeypat
     assert release.release() is None
     save(record(field("int", doc="Only words.")))
     assert release.release() is None
-    save(record(field("long")))
+    save(record(field("int"), field("long", "g", default=0)))
     assert release.release() == tmp_path / "released" / "2"
-    save(record(field("int")))
-    with pytest.raises(ValueError, match="R: f: long became int"):
+    save(record(field("int"), field("int", "g", default=0)))
+    with pytest.raises(ValueError, match="R: g: long became int"):
+        release.release()
+    save(record(field("long"), field("long", "g", default=0)))  # we could read what was written; they could not
+    with pytest.raises(ValueError, match="R: workers that run now: f: long became int"):
         release.release()
     assert not (tmp_path / "released" / "3").exists()
+
+
+def test_a_symbol_is_read_for_one_release_before_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(avro, "FOLDER", tmp_path)
+    monkeypatch.setattr(release, "RELEASED", tmp_path / "released")
+    (tmp_path / "released").mkdir()
+    blue = {**COLOURS, "symbols": ["red", "green", "blue"]}
+
+    def save(colours):
+        (tmp_path / "R.avsc").write_text(avro.json.dumps(record(field(colours))), encoding="utf-8")
+        return release.release()
+
+    assert save(COLOURS).name == "1"
+    with pytest.raises(ValueError, match="workers that run now: f: enum Colour lost blue and has no default"):
+        save(blue)
+    reserved = {**blue, "reserved": ["blue"]}
+    assert save(reserved).name == "2"
+    assert breaks_the_release_before("R") == []
+    assert save(blue).name == "3"  # release 2 reads it
+
+
+def test_what_is_written_is_without_the_reserved_symbols():
+    inner = {"type": "enum", "name": "E", "symbols": ["a", "b", "c"], "reserved": ["c"]}
+    schema = record(field({"type": "array", "items": ["null", inner]}, default=[]))
+    (only,) = written(schema)["fields"]
+    assert only["type"]["items"][1]["symbols"] == ["a", "b"] and only["default"] == []
+    assert inner["symbols"] == ["a", "b", "c"]  # ours stays
+    with pytest.raises(ValueError, match="reserved must be the last symbols"):
+        written({**inner, "reserved": ["b"]})

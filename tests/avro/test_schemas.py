@@ -58,6 +58,11 @@ def test_backward_transitive(name):
     assert compatibility.breaks_with_released(name) == []
 
 
+@pytest.mark.parametrize("name", avro.names())
+def test_workers_of_the_release_before_can_read_ours(name):
+    assert compatibility.breaks_the_release_before(name) == []
+
+
 def test_everything_is_released():
     assert release.changed() == [], "run `python -m avro.release`"
 

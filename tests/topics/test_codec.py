@@ -120,6 +120,19 @@ async def test_confluent_framing_with_a_registry_and_both_on_input():
     assert codec.decode(raw) == codec.decode(Codec("Submission").encode(SHORT))
 
 
+# reserved symbols
+
+
+def test_a_reserved_symbol_is_read_and_not_written():
+    colours = {"type": "enum", "name": "Colour", "symbols": ["red", "blue"]}
+    schema = {"type": "record", "name": "R", "fields": [{"name": "c", "type": {**colours, "reserved": ["blue"]}}]}
+    later = {"type": "record", "name": "R", "fields": [{"name": "c", "type": colours}]}
+    assert Codec(schema).decode(Codec(schema).encode({"c": "red"})) == {"c": "red"}
+    assert Codec(schema).decode(Codec(later).encode({"c": "blue"})) == {"c": "blue"}
+    with pytest.raises(EncodeError, match=r"c is 'blue', not Colour"):
+        Codec(schema).encode({"c": "blue"})
+
+
 # the registry's schemas
 
 
