@@ -9,10 +9,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import faust
-
+from agents.stage_app import StageApp, Tables
 from tables.store import Store
-from topics.admin import check
 from topics.batches import BatchRunner
 from topics.effects import EffectRunner
 from topics.installation import Installation
@@ -23,37 +21,9 @@ from topics.stage import BatchStage, EffectStage, Stage
 from topics.transport import SCHEME, settings
 
 
-class _WithoutWeb(faust.App.BootStrategy):
-    """`faust worker` turns the web server on whatever the settings say, and its /table views would serve table data."""
-
-    enable_web = False
-
-
-class StageApp(faust.App):
-    """A Faust app that runs one stage; it starts only where the topics are what the catalogue says."""
-
-    BootStrategy = _WithoutWeb
-    runner: StageRunner | EffectRunner | BatchRunner
-    installation: Installation
-    services: Any
-
-    async def on_start(self) -> None:
-        await check(self.installation, self.runner.stage.topics())
-        if self.installation.registry_url:
-            for topic in self.runner.stage.writes:
-                await self.runner.wiring.codecs[topic].register(self.installation.name(topic))
-        if self.services is not None:
-            await self.services.start()
-        await super().on_start()
-
-    def is_ready(self) -> bool:
-        """Every source partition that the group gave us is recovered and read from."""
-        read = self.consumer.sought()
-        return (
-            bool(read)
-            and self.runner.ready
-            and {tp for tp in self.consumer.assignment() if tp.topic in self.runner.sources} <= read
-        )
+def wall_clock() -> int:
+    """Milliseconds since 1970: the clock of every app that `build` gets none for. Loadtests put another in its place."""
+    return time.time_ns() // 1_000_000
 
 
 def application(stage: Stage | EffectStage | BatchStage) -> Callable[[str], StageApp]:
@@ -80,7 +50,7 @@ def build(
     services: Any = None,
     *,
     store_options: dict[str, int] | None = None,
-    clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    clock: Callable[[], int] | None = None,
     app_settings: dict[str, Any] | None = None,
 ) -> StageApp:
     """The app of `stage`. `services`: what handlers find as `state.services`; `start()` is awaited first."""
@@ -97,6 +67,7 @@ def build(
         topic_partitions=installation.partitions,
         topic_replication_factor=installation.replication_factor,
         consumer_group_instance_id=f"{installation.instance_id}-{stage.name}" if installation.instance_id else None,
+        TableManager=Tables,
         **{**settings(installation.session_s), **(app_settings or {})},
     )
     topics = stage.topics()
@@ -106,13 +77,13 @@ def build(
         codecs=installation.codecs(tuple(topics)),
         partitions={installation.name(topic): installation.partitions_of(topic) for topic in topics},
         max_bytes=max_bytes,
-        services=services, clock=clock, metrics=Metrics(), delivery_s=installation.delivery_s,
+        services=services, clock=clock or wall_clock, metrics=Metrics(), delivery_s=installation.delivery_s,
     )  # fmt: skip
     store = None
     if stage.tables or isinstance(stage, EffectStage):
         store = Store(app, stage.tables, installation.partitions_of(stage.reads[0]), **(store_options or {}))
         max_bytes[store.topic] = store.max_bytes
-    app.installation, app.services = installation, services
+    app.installation, app.services, app.grace_s = installation, services, installation.grace_s
     if isinstance(stage, BatchStage):
         app.runner = BatchRunner(app, stage, wiring)
     elif isinstance(stage, EffectStage):

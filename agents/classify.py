@@ -2,7 +2,8 @@
 
 mail.attempts, mail.reports, mail.endings (key: message id) -> mail.events, mail.scheduled, mail.suppressions
 
-All ends of all messages are written here, whichever stage has found them: one writer per message, so there is one end.
+All ends of all messages are written here, whichever stage has found them: one writer per message, so there is one end. It
+is in the table before anybody is told (`state_first`), and a record that is read again finds that its own word stands.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from topics.state import View
 
 NAME = "classify"
 
-stage = Stage(NAME, reads=[ATTEMPTS, REPORTS, ENDINGS], writes=[EVENTS, SCHEDULED, SUPPRESSIONS], tables=[ENDED])
+stage = Stage(
+    NAME, reads=[ATTEMPTS, REPORTS, ENDINGS], writes=[EVENTS, SCHEDULED, SUPPRESSIONS], tables=[ENDED], state_first=True
+)
 __getattr__ = application(stage)
 
 
@@ -47,7 +50,7 @@ def judge(attempt: Attempt, state: View) -> Iterator[Output]:
         yield _end(message, "delivered", at, NAME, fields, state)
         return
     broke_off = attempt["phase"] == "body" and not reply.code  # after the final dot: the MX may have taken it
-    if (before := state.ended.get(message["message_id"])) is not None:  # tried once more after a crash of send
+    if (before := _ended_before(message, state)) is not None:  # tried once more after a crash of send
         if attempt["possible_duplicate"] or broke_off:
             fields["reason"], fields["possible_duplicate"] = f"tried-after-{before['kind']}", True
             yield EVENTS.send(event(message, "reported", at, NAME, **fields))
@@ -72,7 +75,7 @@ def judge(attempt: Attempt, state: View) -> Iterator[Output]:
 def end(ending: Ending, state: View) -> Output | None:
     """The end that another stage has found, if the message has none."""
     message = ending["message"]
-    if state.ended.get(message["message_id"]) is not None:
+    if _ended_before(message, state) is not None:
         return None
     said: Fields = {"reason": ending["reason"], "rule": ending["rule"], "detail": ending["detail"],
                     "possible_duplicate": message["possible_duplicate"]}  # fmt: skip
@@ -82,13 +85,24 @@ def end(ending: Ending, state: View) -> Output | None:
 def _end(message: Message, kind: EventKind, at: int, stage: str, fields: Fields, state: View) -> Output:
     """The end of a message, or, where it had one, what came after it. The same end of the same try may be told again: a
     second delivery, flagged, has the event of the first."""
-    before: Ended | None = state.ended.get(message["message_id"])
+    before = _ended_before(message, state)
     if before is not None and (before["kind"] != kind or _try(before["message"]) != _try(message)):
         fields["reason"] = f"{kind}-after-{before['kind']}"
         fields["possible_duplicate"] = fields["possible_duplicate"] or before["kind"] == kind
         return EVENTS.send(event(message, "reported", at, stage, **fields))
-    state.ended.put(message["message_id"], ended.kept(kind, message), at + ended.KEPT_MS)
+    if before is None:
+        state.ended.put(message["message_id"], ended.kept(kind, message, _here(state)), at + ended.KEPT_MS)
     return EVENTS.send(event(message, kind, at, stage, **fields))
+
+
+def _ended_before(message: Message, state: View) -> Ended | None:
+    """Its end, unless it is this very record that had decided on it before a crash."""
+    known: Ended | None = state.ended.get(message["message_id"])
+    return None if known is not None and known["by"] == _here(state) else known
+
+
+def _here(state: View) -> str:
+    return f"{state.record.topic}@{state.record.offset}"
 
 
 def _try(message: Message) -> tuple[int, int]:

@@ -8,15 +8,17 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mode import Service, Worker
 
-from agents.application import StageApp
-from postroad.settings import READY_FILE
+from agents.exporter import serve
+from agents.stage_app import StageApp
+from postroad.settings import READY_FILE, load
+from topics.metrics import Metrics
 
-STAGES = ("ingest", "validate", "score", "suppress", "route", "send", "classify", "schedule", "events_sink")
+STAGES = ("ingest", "validate", "score", "suppress", "route", "send", "classify", "schedule", "events_sink", "audit")
 READY_POLL_S = 0.1
 log = logging.getLogger(__name__)
 
@@ -26,15 +28,19 @@ class UnknownStage(ValueError):
 
 
 class Fleet(Service):
-    """The apps of this process, started and stopped together: one after another each would wait a second (faust.md 19)."""
+    """The apps of this process, started and stopped together: one after another each would wait a second (faust.md 19).
+    `metrics`: host:port where their counters are told, empty for nowhere."""
 
-    def __init__(self, apps: Sequence[StageApp]):
+    def __init__(self, apps: Sequence[StageApp], metrics: str = ""):
         super().__init__()
-        self.apps = apps
+        self.apps, self.metrics = apps, metrics
+        self._end_metrics: Callable[[], None] = lambda: None
         for app in apps:
             app.beacon.reattach(self.beacon)  # a crash of one ends the process
 
     async def on_start(self) -> None:
+        if self.metrics:
+            self._end_metrics = serve(self.metrics, [source for app in self.apps for source in counters(app)])
         await asyncio.gather(*(app.maybe_start() for app in self.apps))
 
     async def on_started(self) -> None:
@@ -42,6 +48,7 @@ class Fleet(Service):
 
     async def on_stop(self) -> None:
         await asyncio.gather(*(app.stop() for app in self.apps))
+        self._end_metrics()
 
     async def _tell_ready(self) -> None:
         while not all(app.is_ready() for app in self.apps):
@@ -65,6 +72,13 @@ def app_of(name: str) -> StageApp:
     return app
 
 
+def counters(app: StageApp) -> list[tuple[str, Metrics]]:
+    """What the runner of a stage counts, and what its module does where it has `metrics` of its own."""
+    name = app.runner.stage.name
+    own = getattr(importlib.import_module(f"agents.{name}"), "metrics", None)
+    return [(name, app.runner.metrics), *([(name, own)] if own else [])]
+
+
 def run(names: Sequence[str]) -> None:
     """Until SIGTERM or SIGINT; leaves the process. Once every stage has its partitions, "READY" is printed, and written to the
     file that the environment names as POSTROAD_READY_FILE."""
@@ -73,5 +87,5 @@ def run(names: Sequence[str]) -> None:
     gc.collect()
     gc.freeze()
     Worker(
-        Fleet(apps), loglevel="warn", logfile=sys.stderr, override_logging=True, daemon=True
+        Fleet(apps, load().metrics), loglevel="warn", logfile=sys.stderr, override_logging=True, daemon=True
     ).execute_from_commandline()

@@ -55,6 +55,7 @@ class Rates:
     """
 
     AHEAD_MAX_MS = 3_600_000
+    SLACK_MS = 1000  # between the clocks of two workers
     MANY = 10_000
 
     def __init__(self) -> None:
@@ -65,7 +66,8 @@ class Rates:
     def take(self, key: Key, kept: float, now_ms: int, limit: Limit, patience_ms: int) -> tuple[int, bool]:
         """The time (ms) of a place at most `patience_ms` ahead; else when to come back (False). `kept`: the TAT that an
         earlier owner of the partition has left, or 0."""
-        used = [believed(tat, now_ms, self.AHEAD_MAX_MS) for tat in (self._used.get(key, 0.0), kept)]
+        ahead_max = patience_ms + limit.tolerance_ms + limit.interval_ms + self.SLACK_MS  # nobody goes further ahead
+        used = [believed(tat, now_ms, ahead_max) for tat in (self._used.get(key, 0.0), kept)]
         due, tat = reserve(max(used), now_ms, limit)
         may_go = due - now_ms <= patience_ms
         if may_go:

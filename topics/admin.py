@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import for_code
+from aiokafka.errors import KafkaError, for_code
 
 from topics.catalogue import ALL, Topic
 from topics.installation import Installation
@@ -17,6 +17,8 @@ from topics.installation import Installation
 TOPIC_ALREADY_EXISTS = 36
 UNKNOWN_TOPIC = 3
 VISIBLE_SECONDS = 5.0  # a broker may not list for a moment what the controller has created
+ANSWER_SECONDS = 30.0  # one of several brokers may be dead, and the client asks any of them
+T = TypeVar("T")
 
 
 class TopicMismatch(RuntimeError):
@@ -57,7 +59,7 @@ async def check(installation: Installation, topics: Iterable[Topic[Any]] = ALL) 
     wrong: list[str] = []
     async with _admin(installation) as admin:
         names = [installation.name(topic) for topic in topics]
-        described = {found["topic"]: found for found in await admin.describe_topics(names)}
+        described = {found["topic"]: found for found in await _answer(lambda: admin.describe_topics(names))}
         for topic, name in zip(topics, names, strict=True):
             found = described.get(name)
             if found is None or found["error_code"] == UNKNOWN_TOPIC:
@@ -77,7 +79,8 @@ async def check(installation: Installation, topics: Iterable[Topic[Any]] = ALL) 
 
 async def _wrong_settings(admin: AIOKafkaAdminClient, topics: dict[str, Topic[Any]]) -> list[str]:
     wrong = []
-    replies = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in topics])
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in topics]
+    replies = await _answer(lambda: admin.describe_configs(resources))
     for reply in replies:
         for _, _, _, name, entries in reply.resources:
             have = {entry[0]: entry[1] for entry in entries}
@@ -87,6 +90,18 @@ async def _wrong_settings(admin: AIOKafkaAdminClient, topics: dict[str, Topic[An
                         f"{name} has {key}={have.get(key)}, not {value}: change it with kafka-configs, or recreate it"
                     )
     return wrong
+
+
+async def _answer(ask: Callable[[], Awaitable[T]]) -> T:
+    """What one of the brokers answers: asked again while the one that was asked is away."""
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while True:
+        try:
+            return await ask()
+        except KafkaError as exc:
+            if not exc.retriable or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.5)
 
 
 class _admin:

@@ -79,6 +79,7 @@ class BatchRunner(Runner):
         """Until the batches are stored, or not ours any more."""
         while batches := [batch for batch in batches if await self.consumer.begin_effects(batch)]:
             started = time.monotonic()
+            self.wait(self, "store", limit_s=self.stage.store_s)
             try:
                 await self._store(batches)
             except asyncio.CancelledError:
@@ -89,6 +90,7 @@ class BatchRunner(Runner):
                 )
                 self.metrics.count("held")
                 self._recovered = None
+                self.wait(self, "store")
                 for batch in batches:  # a rebalance need not wait for a store that is away
                     self.consumer.abandon(batch)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -96,19 +98,30 @@ class BatchRunner(Runner):
                 for batch in batches:
                     self.consumer.finish(batch)
                     self.metrics.batch(len(batch.records), time.monotonic() - started)
-                return
+                break
+        self.wait_over(self)
+
+    def doing(self, tp: TP) -> str:
+        return (
+            f"{len(self._waiting)} batches wait, the store has been asked"
+            if self.ready
+            else "the store has not answered"
+        )
 
     async def _open(self) -> None:
         """Ask the store at once, so that what it makes and serves is there before the first record comes."""
         while not self.ready:
             try:
                 if self.consumer.sought():
+                    self.wait(self, "store", limit_s=self.stage.store_s)
                     await self._ask()
             except asyncio.CancelledError:
                 raise
             except Exception as exc:
                 log.warning("%s: the store does not answer, asking again: %r", self.stage.name, exc)
+                self.wait(self, "store")
             await asyncio.sleep(RETRY_SECONDS / 10)
+        self.wait_over(self)
 
     async def _ask(self) -> None:
         """`recover`, where the store was not asked for this assignment."""
@@ -131,7 +144,7 @@ class BatchRunner(Runner):
         for partition, offset, error in await self._writer(rows, self.wiring.services):
             self.dead(outputs, records[partition, offset], ValueError(error), (partition, offset))
         async with asyncio.timeout(self.wiring.delivery_s):
-            await self.deliver(outputs, ())  # dead letters only
+            await self.deliver(outputs, str)  # dead letters only
 
     async def _value(self, record: Any) -> Any:
         while True:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from topics.catalogue import Output, Topic
-from topics.codec import Codec, UnknownSchema
+from topics.codec import Codec, DecodeError, UnknownSchema
 from topics.installation import Installation
-from topics.outputs import partition_for
+from topics.outputs import TOO_LARGE, partition_for
 
 
 class Place(NamedTuple):
@@ -48,10 +48,17 @@ class Client:
     async def send(self, output: Output) -> Place:
         """Write one record; returns when Kafka has it on all in-sync replicas."""
         value = None if output.value is None else (await self.codec(output.topic)).encode(output.value)
-        return await self.send_raw(output.topic, output.key, value)
+        return await self.send_raw(output.topic, output.key, value, output.headers)
 
-    async def send_raw(self, topic: Topic[Any], key: bytes, value: bytes | None) -> Place:
-        """The same with bytes of the caller's, whatever they are."""
+    async def send_raw(
+        self,
+        topic: Topic[Any],
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        partition: int | None = None,
+    ) -> Place:
+        """The same with bytes of the caller's, whatever they are; into the key's partition unless another one is named."""
         if self._producer is None:
             self._producer = AIOKafkaProducer(
                 bootstrap_servers=self.installation.bootstrap,
@@ -61,22 +68,32 @@ class Client:
                 max_batch_size=256 << 10,  # the default of 16 KiB holds ten mails
             )
             await self._producer.start()
-        partition = partition_for(key, self.installation.partitions_of(topic))
-        done = await self._producer.send_and_wait(self.installation.name(topic), value, key=key, partition=partition)
+        if partition is None:
+            partition = partition_for(key or b"", self.installation.partitions_of(topic))
+        try:
+            done = await self._producer.send_and_wait(
+                self.installation.name(topic), value, key=key, partition=partition, headers=list(headers)
+            )
+        except TOO_LARGE:  # it counts as sent in the sequence that the broker checks: the next record needs a new one
+            producer, self._producer = self._producer, None
+            await producer.stop()
+            raise
         return Place(done.partition, done.offset, done.timestamp)
 
-    @staticmethod
-    async def _decode(codec: Codec, raw: bytes) -> Any:
+    async def decode(self, topic: Topic[Any], raw: bytes) -> Any:
+        """The record of `topic` in `raw`. Raises DecodeError, RegistryUnavailable."""
+        codec = await self.codec(topic)
         try:
             return codec.decode(raw)
         except UnknownSchema as unknown:
             await codec.learn(unknown.id)
             return codec.decode(raw)
 
-    async def read(self, topic: Topic[Any], *, follow: bool = False) -> AsyncIterator[tuple[Any, Any]]:
+    async def read(
+        self, topic: Topic[Any], *, follow: bool = False, broken: Callable[[Any, DecodeError], None] | None = None
+    ) -> AsyncGenerator[tuple[Any, Any]]:
         """(Kafka record, value) of everything in the topic from its beginning, to the end of this moment or, with `follow`,
-        for ever. Raises DecodeError at a record that does not decode."""
-        codec = await self.codec(topic)
+        for ever. A record that does not decode goes to `broken`; without it DecodeError is raised."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self.installation.bootstrap, enable_auto_commit=False)
         await consumer.start()
         try:
@@ -88,6 +105,13 @@ class Client:
             while follow or any([await consumer.position(tp) < ends[tp] for tp in tps]):
                 for records in (await consumer.getmany(timeout_ms=200, max_records=1000)).values():
                     for record in records:
-                        yield record, None if record.value is None else await self._decode(codec, record.value)
+                        try:
+                            value = None if record.value is None else await self.decode(topic, record.value)
+                        except DecodeError as error:
+                            if broken is None:
+                                raise
+                            broken(record, error)
+                            continue
+                        yield record, value
         finally:
             await consumer.stop()

@@ -22,9 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import rocksdict
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, NotCoordinatorError, for_code
-from aiokafka.protocol.commit import OffsetFetchRequest
-from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.events import Event
 from faust.transport.consumer import ensure_TP
@@ -34,6 +32,7 @@ from mode import Service
 from mode.utils.futures import maybe_async
 
 from topics import unreadable
+from topics.group import leave_when_closed, watch_answers
 
 OFFSET_KEY = b"__faust\0offset__"  # faust.stores.rocksdb.Store.offset_key
 BATCH_MAX = 500  # records in one event; of small ones about 10 ms of work, which all I/O of the process waits for
@@ -41,9 +40,9 @@ BATCH_BYTES_MAX = 4 << 20  # of values, where batches are joined: submissions ma
 OUTSTANDING_MAX = 2000  # offsets from the first unfinished record to the last one read; then a partition is not fetched
 OUTSTANDING_BYTES_MAX = 16 << 20  # of values in its unfinished batches; the same. One fetch may go beyond it, by 8 MiB
 SETTLE_SECONDS = 8.0  # a rebalance or a stop waits this long for effects that have begun
+SETTLE = 0.75  # share of the rebalance time-out that it waits at most
 LEASE = 0.8  # share of the session after which a worker without a heartbeat begins nothing
 POLL_SECONDS = 0.5  # a fetch waits so long while a partition is held back, 4 times as long else
-REBALANCE_IN_PROGRESS = 27
 
 unreadable.install()
 
@@ -77,37 +76,6 @@ class Tick:
         self.tp, self.generation = tp, generation
 
 
-def watch_answers(coordinator: Any) -> None:
-    """Two things that aiokafka keeps to itself.
-
-    `coordinator.alive_at`: when the last heartbeat that the group accepted was sent (monotonic seconds). "Rebalance in
-    progress" is accepted: the group waits for us, nobody has our partitions yet.
-
-    Errors of OffsetFetch: aiokafka ignores the top-level error of v2+ (COORDINATOR_LOAD_IN_PROGRESS for a moment after a
-    broker restart), takes the empty answer for "nothing committed" and starts over from auto_offset_reset. Here it is
-    raised; the callers try again.
-    """
-    send = coordinator._send_req
-    coordinator.alive_at = time.monotonic()
-
-    async def checked(request: Any) -> Any:
-        sent = time.monotonic()
-        response = await send(request)
-        if isinstance(request, HeartbeatRequest | SyncGroupRequest) and response.error_code in (
-            0,
-            REBALANCE_IN_PROGRESS,
-        ):
-            coordinator.alive_at = sent
-        if isinstance(request, OffsetFetchRequest) and (code := getattr(response, "error_code", 0)):
-            error = for_code(code)
-            if error is NotCoordinatorError:
-                coordinator.coordinator_dead()
-            raise error()
-        return response
-
-    coordinator._send_req = checked
-
-
 class InlineConsumer(stock.AIOKafkaConsumerThread):
     """AIOKafkaConsumerThread that is no thread: the same methods, run in the parent's loop."""
 
@@ -126,7 +94,10 @@ class InlineConsumer(stock.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         await super().on_start()
         if not self.app.client_only:
-            watch_answers(self._consumer._coordinator)
+            coordinator = self._consumer._coordinator
+            watch_answers(coordinator)
+            instance = self.app.conf.consumer_group_instance_id
+            leave_when_closed(coordinator, instance, lambda: self.app.should_stop)
 
     async def on_stop(self) -> None:
         if self._consumer is not None:
@@ -194,6 +165,12 @@ class Consumer(stock.Consumer):
             return work.tp in self._sought
         return work in self._delivered.get(work.tp, ())
 
+    @property
+    def has_group(self) -> bool:
+        """False while it starts: it has not asked for partitions yet."""
+        consumer = getattr(self._thread, "_consumer", None)
+        return hasattr(getattr(consumer, "_coordinator", None), "alive_at")
+
     def holds_lease(self) -> bool:
         """False: no heartbeat was accepted for most of a session, so another worker may own our partitions (24)."""
         alive_at: float = self._thread._ensure_consumer()._coordinator.alive_at
@@ -207,6 +184,31 @@ class Consumer(stock.Consumer):
         """The committed offset of partitions that are ours, by partition number; 0 where there is none."""
         return {tp.partition: self._committed_offset.get(tp) or 0 for tp in tps}
 
+    def committed_offset(self, tp: TP) -> int | None:
+        """As the broker has accepted it; None where there is none."""
+        return self._committed_offset.get(tp)  # type: ignore[no-any-return]  # Faust has no types here
+
+    async def ends(self, tps: Iterable[TP]) -> dict[TP, int]:
+        """What a group at the end of each partition has committed, asked of the broker: 0 where nothing is left above what is
+        committed (an empty partition, or retention has taken the rest). Raises KafkaError."""
+        consumer = self._thread._ensure_consumer()
+        tps = {stock.ensure_aiokafka_TP(tp): tp for tp in tps}
+        if not tps:
+            return {}
+        ends = await consumer.end_offsets(list(tps))
+        behind = [tp for tp, end in ends.items() if end > (self._committed_offset.get(tps[tp]) or 0)]
+        first = await consumer.beginning_offsets(behind) if behind else {}
+        return {tps[tp]: 0 if first.get(tp, -1) >= end else end for tp, end in ends.items()}
+
+    def state_of(self, tp: TP) -> str:
+        """Why its committed offset does not move, as far as it is up to the consumer; empty where it is up to the runner."""
+        finished, committed = self._watermark.get(tp), self._committed_offset.get(tp)
+        if finished is not None and (committed is None or finished > committed):
+            return f"finished up to {finished}, and the broker does not take the commit"
+        if not self._delivered.get(tp):
+            return "the fetcher brings nothing"
+        return ""
+
     async def begin_effects(self, work: Owned) -> bool:
         """To be awaited before the first write; a rebalance then waits for `finish` or `abandon`. False: drop the work."""
         while self.is_current(work) and not self.holds_lease():
@@ -215,6 +217,15 @@ class Consumer(stock.Consumer):
             return False
         self._in_effect.add(work)
         return True
+
+    async def may_finish(self, work: Owned) -> bool:
+        """After `begin_effects`, before a later write: False where another worker may own the partition by now. A rebalance or
+        a stop that has begun meanwhile waits for us, so what is half written is written to its end."""
+        while self.owns(work) and not self.holds_lease():
+            if self.app.rebalancing:  # the heartbeat has told: we were away for too long
+                return False
+            await asyncio.sleep(0.05)
+        return self.owns(work)
 
     def hold(self, work: Any) -> None:
         """As `begin_effects` without its checks, for any hashable. Ended by `abandon`."""
@@ -272,6 +283,9 @@ class Consumer(stock.Consumer):
         self._unacked_messages.discard(message)
         return True
 
+    async def verify_all_partitions_active(self) -> None:
+        """Faust's own watch raises for a partition that has no position yet; topics/stall.py looks instead."""
+
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         done = self._committed_offset
         offsets = {tp: o for tp, o in self._watermark.items() if done[tp] is None or o > done[tp]}
@@ -291,10 +305,16 @@ class Consumer(stock.Consumer):
         await super().on_partitions_revoked(revoked)
 
     async def wait_empty(self) -> None:
-        """Also called when the worker stops (SIGTERM). What has not ended then is begun again by the next owner."""
-        settle = getattr(self.app, "settle_seconds", SETTLE_SECONDS)
-        deadline = self.loop.time() + settle
+        """Also called when the worker stops (SIGTERM): then effects have its whole grace, unless the group wants to rebalance,
+        which waits for nobody longer than its time-out. What has not ended then is begun again by the next owner."""
+        settle = min(
+            getattr(self.app, "settle_seconds", SETTLE_SECONDS), SETTLE * self.app.conf.broker_rebalance_timeout
+        )
+        grace = getattr(self.app, "grace_s", settle)
+        deadline, rebalancing = self.loop.time() + (settle if self.app.rebalancing else grace), self.app.rebalancing
         while self._in_effect and self.loop.time() < deadline:
+            if self.app.rebalancing and not rebalancing:
+                rebalancing, deadline = True, min(deadline, self.loop.time() + settle)
             self._wake.clear()
             try:
                 await asyncio.wait_for(self._wake.wait(), 0.2)

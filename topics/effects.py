@@ -24,15 +24,17 @@ knows of it and flags; or after, then the write did not land where it had to and
 it cannot take back is an effect that is already on its way; the lease keeps it from beginning others, and without the lease it
 writes no results.
 
-Rebalance and stop: nothing begins any more, what runs has `settle_seconds` to end and is written. What still runs then, and
+Rebalance and stop: nothing begins any more, what runs has `settle_seconds` to end, at a stop the whole grace, and is written. What still runs then, and
 whose partition comes back to this worker with nobody's claim in between, is waited for and not done again; else it is cancelled.
 
 The window: offsets per partition between the first unfinished record and the last one read. A record that takes t seconds
 stops the others of its partition only if more than the window of them pass meanwhile; after a crash up to so many records per
 partition are read again and passed over.
 
-Left as it is: one output partition that cannot be written holds the cycle of all of them (exit after `delivery_s`); an output
-that the broker refuses after `settle` goes to the dead letters and keeps its change of state.
+A record whose effect was begun and that `perform` or `settle` fails on goes to the dead letters with the header `PERFORMED`; put
+back, it is performed as one in doubt. An output that only the broker refuses goes there by itself: see Runner.deliver.
+
+Left as it is: one output partition that cannot be written holds the cycle of all of them (exit after `delivery_s`).
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ from faust.types import TP
 from topics.codec import DecodeError, UnknownSchema
 from topics.consumer import Batch
 from topics.outputs import Outputs
-from topics.runner import REST_MAX_SECONDS, SWEEP_SECONDS, Runner, Store, TooMuchChange, Wiring, give_up
+from topics.runner import PERFORMED, REST_MAX_SECONDS, SWEEP_SECONDS, Runner, Store, TooMuchChange, Wiring, give_up
 from topics.stage import EffectStage, outputs_of
 from topics.state import View
 
@@ -60,6 +62,10 @@ WINDOW = 4096  # 5 s at 800 records/s of one partition; 1 KiB of progress; the c
 SLOW_SECONDS, SLOW_TIMES = 5.0, 5  # an effect that takes longer gives up its place in `limit`, up to 5 times the limit
 SETTLE_SECONDS = 15.0  # most SMTP transactions end in this time; stays below the rebalance time-out
 _progress = struct.Struct(">qI")
+
+
+def _name(place: tuple[TP, int]) -> str:
+    return f"{place[0].topic}[{place[0].partition}]@{place[1]}"
 
 
 def _pack_bits(bits: int) -> bytes:
@@ -148,7 +154,7 @@ class EffectRunner(Runner):
         self._unknown: dict[tuple[str, int], list[Item]] = {}  # (topic, schema id) -> records that wait for it
         self._twins: dict[str, deque[Item]] = {}  # identity in work -> others of the same identity
         self._young: dict[Item, float] = {}  # running -> since when (monotonic), the first begun first
-        self._slow: set[Item] = set()  # running for long: hosts that say nothing are not to stop all the others
+        self._slow: dict[Item, float] = {}  # running for long: hosts that say nothing are not to stop all the others
         self._per_key = Counter[bytes]()
         self._tasks: dict[tuple[TP, int], asyncio.Task[Any]] = {}  # until the result is written
         self._done: list[tuple[Item, asyncio.Task[Any]]] = []
@@ -235,8 +241,7 @@ class EffectRunner(Runner):
             item, since = next(iter(self._young.items()))
             if since > oldest:
                 return
-            del self._young[item]
-            self._slow.add(item)
+            self._slow[item] = self._young.pop(item)
 
     def _pick(self) -> list[Item]:
         """What begins after this cycle's write, in turns between keys."""
@@ -272,6 +277,27 @@ class EffectRunner(Runner):
         self._twins.setdefault(item.identity, deque())
         return False
 
+    # -- what stands still: topics/stall.py ------------------------------------------------------------------------
+    def _running(self, tp: TP) -> list[tuple[float, Item]]:
+        running = [*self._young.items(), *self._slow.items()]
+        return [(since, item) for item, since in running if item.window.tp == tp]
+
+    def wait_of(self, tp: TP) -> str:
+        if why := super().wait_of(tp):
+            return why
+        running, oldest = self._running(tp), time.monotonic() - self.stage.effect_s
+        if any(since < oldest for since, _ in running):
+            return ""
+        behind_twin = any(item.window.tp == tp for twins in self._twins.values() for item in twins)
+        return "effect" if running or behind_twin or len(self._young) >= self.stage.limit else ""
+
+    def doing(self, tp: TP) -> str:
+        if running := self._running(tp):
+            since, item = min(running, key=lambda pair: pair[0])
+            took = time.monotonic() - since
+            return f"{len(running)} effects run, the oldest, of offset {item.record.offset}, for {took:.0f} s"
+        return f"no effect runs, {len(self._done)} results wait, {sum(map(len, self._queues.values()))} records wait"
+
     # -- effects ---------------------------------------------------------------------------------------------------
     def _start(self, item: Item, live: bool, may_begin: bool) -> None:
         window = item.window
@@ -284,7 +310,7 @@ class EffectRunner(Runner):
             self._leave(item)
         elif may_begin:
             task = self._tasks[item.place] = asyncio.create_task(
-                self._perform(item, window.in_doubt(item.record.offset))
+                self._perform(item, window.in_doubt(item.record.offset) or PERFORMED in item.record.headers)
             )
         else:
             self._leave(item)
@@ -314,7 +340,7 @@ class EffectRunner(Runner):
     def _leave(self, item: Item) -> None:
         key = item.record.key
         if self._young.pop(item, None) is None:
-            self._slow.discard(item)
+            self._slow.pop(item, None)
         self._per_key[key] -= 1
         if not self._per_key[key]:
             del self._per_key[key]
@@ -397,7 +423,7 @@ class EffectRunner(Runner):
             view = views[partition] = self._view(items[0][0])
             settled += self._settle(items, view, outputs, entries[partition])
         chosen = self._pick()
-        await self.deliver(outputs, ((item.place, item.record) for item, _ in settled))
+        await self.deliver(outputs, _name)
         begun = [item for item, _ in settled] + chosen
         if not self.consumer.holds_lease():  # frozen while the outputs were under way
             lost = {item.window.tp.partition for item in begun}
@@ -502,7 +528,7 @@ class EffectRunner(Runner):
                     raise TooMuchChange("the changes of one result do not fit one write")
             except Exception as exc:
                 outputs.drop(item.place)
-                self.dead(outputs, item.record, exc, item.place)
+                self.dead(outputs, item.record, exc, item.place, performed=exc is not item.value)
             else:
                 view.keep()
                 entries.update(changes)

@@ -9,13 +9,18 @@ Order of one batch, and what a crash after each step leaves:
 4. RocksDB written                         the same
 5. batch finished, offset committed        nothing
 
+A stage with `state_first` has its changes (not the mark) confirmed before step 2 as well: a batch that is read again after
+that finds them.
+
 A batch whose changes do not fit one changelog record batch is taken in parts, each with steps 1 to 4 and a mark of its own.
 
 All sources have the same number of partitions and the same key. Batches of partition n of all of them, and its ticks, go
 through one lane, one after another: each change sees every change before it. Between sources there is no order but arrival.
 
-`Hold` and a schema that the registry cannot give now stop the lane until it works: nothing is passed over. An output that the topic refuses sends its input to the dead letters; what the input changed in a table stays changed where
-the refusal came from the broker (the limit was made smaller while we ran), and is taken back where we knew the limit.
+`Hold` and a schema that the registry cannot give now stop the lane until it works: nothing is passed over. An output that is
+above the limit of its topic sends its input to the dead letters, and what the input changed in a table is taken back. Where
+only the broker's answer tells (the limit was made smaller while we ran), the output itself goes to the dead letters: the input
+is finished, and what it changed is right.
 """
 
 from __future__ import annotations
@@ -25,9 +30,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import faust
+from faust.types import TP
 
 from topics.catalogue import Output
 from topics.codec import DecodeError, UnknownSchema
@@ -93,6 +100,7 @@ class StageRunner(Runner):
         self._handlers = {wiring.names[topic]: handler for topic, handler in stage.handlers.items()}
         self._preparers = {wiring.names[topic]: preparer for topic, preparer in stage.preparers.items()}
         self._lanes: dict[int, Lane] = {}
+        self._steps: dict[int, tuple[str, float]] = {}  # what each lane does, and since when (monotonic)
         self._ticking: set[tuple[int, Ticker]] = set()
         tickers = list(stage.tickers)
         if store is not None and any(table.expires for table in stage.tables):
@@ -132,6 +140,7 @@ class StageRunner(Runner):
         while True:
             work = await lane.get(self.consumer)
             started = time.monotonic()
+            self._steps[work.tp.partition if isinstance(work, Batch) else work[0].tp.partition] = "computing", started
             try:
                 if isinstance(work, Batch):
                     if await self._run(work):
@@ -149,6 +158,10 @@ class StageRunner(Runner):
             except BaseException as exc:
                 give_up(exc)
             lane.worked(started)
+
+    def doing(self, tp: TP) -> str:
+        step, since = self._steps.get(tp.partition, ("waiting for its turn", time.monotonic()))
+        return f"its lane has been {step} for {time.monotonic() - since:.0f} s"
 
     # -- one batch -------------------------------------------------------------------------------------------------
     async def _run(self, batch: Batch) -> bool:
@@ -181,21 +194,24 @@ class StageRunner(Runner):
                 except Hold as exc:
                     log.warning("%s: holding %s[%d]: %s", self.stage.name, topic, batch.tp.partition, exc)
                     self.metrics.count("held")
+                    self.wait(batch, "hold", batch.tp.partition)
                     await asyncio.sleep(HOLD_SECONDS)
                     if preparer is not None:
                         found = None
                     if not self.consumer.is_current(batch):
                         return False
                     continue
+                self.wait_over(batch)
                 part = todo[:n]
                 mark = part[-1].offset if part else None
-                if not await self._write(batch, view, entries, outputs, part, {} if mark is None else {source: mark}):
+                if not await self._write(batch, view, entries, outputs, {} if mark is None else {source: mark}):
                     return False
                 if todo := todo[n:]:
                     fit = self._fit(n, entries, outputs)
             self.consumer.finish(batch)
             return True
         finally:
+            self.wait_over(batch)
             self.consumer.abandon(batch)
 
     def _unfinished(self, batch: Batch, source: int) -> list[Any]:
@@ -236,18 +252,19 @@ class StageRunner(Runner):
         while True:
             outputs, view = self.outputs(), self._view(partition, found)
             self._process(todo[:n], values, view, outputs)
-            entries = view.entries()
-            if self.store is None or self.store.size(entries) <= self.store.room(outputs):
-                return n, view, entries, outputs
+            entries: dict[bytes, bytes | None] = {}
+            try:
+                entries = view.entries()
+            except Exception as exc:  # a value that its table cannot hold: of which record is found by halves
+                refused = exc
+            else:
+                if self.store is None or self.store.size(entries) <= self.store.room(outputs):
+                    return n, view, entries, outputs
+                refused = TooMuchChange(f"{self.store.size(entries)} bytes of changes of state")
             if n == 1:
                 record = todo[0]
                 outputs.drop(record.offset)
-                self.dead(
-                    outputs,
-                    record,
-                    TooMuchChange(f"{self.store.size(entries)} bytes of changes of state"),
-                    record.offset,
-                )
+                self.dead(outputs, record, refused, record.offset)
                 return n, self._view(partition, found), {}, outputs
             n = min(n // 2, self._fit(n, entries, outputs) or n)
 
@@ -293,19 +310,29 @@ class StageRunner(Runner):
                 keep()
 
     async def _write(self, work: Batch | Tick, view: View, entries: dict[bytes, bytes | None], outputs: Outputs,
-                     part: list[Any], progress: Mapping[int, bytes | int]) -> bool:  # fmt: skip
+                     progress: Mapping[int, bytes | int]) -> bool:  # fmt: skip
         """Steps 2 to 4."""
+        self._steps[work.tp.partition] = "writing", time.monotonic()
         if not await self.consumer.begin_effects(work):
             return False
         async with asyncio.timeout(self.wiring.delivery_s):  # aiokafka tries again for ever when idempotent
-            await self.deliver(outputs, ((record.offset, record) for record in part))
+            if self.stage.state_first and self.store is not None and entries:
+                await self.store.write(work.tp.partition, entries, outputs, {})
+                view.written()
+                entries = {}
+            await self.deliver(outputs, partial(self._place, work, self.wiring.clock()))
             if self.store is not None and (entries or progress):
-                if not await self.consumer.begin_effects(work):  # frozen meanwhile: this write would be void, and
+                if not await self.consumer.may_finish(work):  # frozen meanwhile: this write would be void, and
                     return False  # end its successor too (Overtaken)
                 await self.store.write(work.tp.partition, entries, outputs, progress)
                 view.written()
         self.metrics.count("parts")
         return True
+
+    def _place(self, work: Batch | Tick, now: int, source: int | None) -> str:
+        if isinstance(work, Tick):
+            return f"tick:{self.stage.name}[{work.tp.partition}]@{now}"
+        return f"{work.tp.topic}[{work.tp.partition}]@{source}"
 
     # -- ticks -----------------------------------------------------------------------------------------------------
     async def _tick(self, tick: Tick, ticker: Ticker) -> bool:
@@ -319,6 +346,8 @@ class StageRunner(Runner):
                 try:
                     for output in outputs_of(ticker(view)):
                         self.add(outputs, output, None)
+                except UnknownSchema:
+                    raise
                 except Exception:
                     log.exception("%s: a tick failed and is tried again at its next turn", self.stage.name)
                     self.metrics.count("failed_ticks")
@@ -327,8 +356,14 @@ class StageRunner(Runner):
                 entries = view.entries()
             if not entries and not outputs.pending:
                 return False
-            await self._write(tick, view, entries, outputs, [], {})
+            await self._write(tick, view, entries, outputs, {})
             return True
+        except UnknownSchema as unknown:  # of a value that a newer release has written: again at the next turn
+            log.warning(
+                "%s: a tick of partition %d waits for a schema: %s", self.stage.name, tick.tp.partition, unknown
+            )
+            await self.learn(next(iter(self.sources)), unknown)
+            return False
         finally:
             self.consumer.abandon(tick)
 

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import faust
+from faust.types import TP
 
-from avro.records import DeadLetter
+from avro.records import DeadLetter, RecordHeader
 from topics.catalogue import DEAD_LETTERS, Output, Topic
 from topics.codec import Codec, CodecError, DecodeError, RegistryUnavailable, UnknownSchema
 from topics.consumer import Consumer
@@ -38,10 +41,24 @@ SWEEP_SECONDS = 10.0
 REST_MAX_SECONDS = 0.05  # between two pieces of work of one partition
 KEPT_KEY, KEPT_VALUE = 1 << 10, 1 << 20  # bytes of a record that the dead letters do not take whole
 REFUSED_SECONDS, REFUSED_MAX = 60.0, 1000  # a schema id that the registry does not have is asked for again after this
+#: header of a dead letter whose effect has, or may have, happened: performed again, it is a possible duplicate
+PERFORMED = ("postroad-performed", b"1")
 
 
 class TooMuchChange(ValueError):
     """The changes of one input record do not fit one changelog record batch."""
+
+
+class Lost(NamedTuple):
+    """An output that its topic refused, as `Runner.dead` takes a record."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
 
 
 class Store(Protocol):
@@ -95,6 +112,7 @@ class Runner:
         self.codec_of = {wiring.names[topic]: wiring.codecs[topic] for topic in stage.reads}
         self._targets = {topic: (wiring.names[topic], wiring.codecs[topic].encode) for topic in stage.writes}
         self._refused: dict[tuple[str, int], tuple[float, CodecError]] = {}  # schema ids that the registry has not
+        self._waits: dict[Hashable, tuple[str, int | None, float]] = {}  # what is waited for on purpose: see `wait`
         source = app.topic(
             *names, partitions=wiring.partitions[names[0]], key_type=bytes, value_type=bytes,
             key_serializer="raw", value_serializer="raw",
@@ -108,6 +126,26 @@ class Runner:
     def ready(self) -> bool:
         """Whether it can work, once its partitions are read from."""
         return True
+
+    def wait(self, key: Hashable, why: str, partition: int | None = None, limit_s: float = math.inf) -> None:
+        """What stands still from now until `wait_over(key)` does so on purpose, for `limit_s` seconds: topics/stall.py. Without
+        a partition, all of the stage."""
+        self._waits[key] = why, partition, time.monotonic() + limit_s
+
+    def wait_over(self, key: Hashable) -> None:
+        """Also where nothing was waited for."""
+        self._waits.pop(key, None)
+
+    def wait_of(self, tp: TP) -> str:
+        """What the partition waits for on purpose; empty for nothing."""
+        for why, partition, until in self._waits.values():
+            if partition in (None, tp.partition) and time.monotonic() < until:
+                return why
+        return ""
+
+    def doing(self, tp: TP) -> str:
+        """What is done with the oldest unfinished record of the partition, for people."""
+        raise NotImplementedError
 
     @cached_property
     def consumer(self) -> Consumer:
@@ -138,18 +176,22 @@ class Runner:
     async def learn(self, topic: str, unknown: UnknownSchema) -> None:
         """Fetch a writer's schema, however long the registry is away: a record that waits for it is never passed over.
         One that the registry does not have is a reason for dead letters: `decode` says so for a while."""
-        while True:
-            try:
-                return await self.codec_of[topic].learn(unknown.id)
-            except DecodeError as exc:
-                if len(self._refused) > REFUSED_MAX:
-                    self._refused.clear()
-                self._refused[topic, unknown.id] = time.monotonic() + REFUSED_SECONDS, exc
-                return
-            except RegistryUnavailable as exc:
-                log.warning("%s: waiting for the schema registry: %s", self.stage.name, exc)
-                self.metrics.count("held")
-                await asyncio.sleep(HOLD_SECONDS)
+        try:
+            while True:
+                try:
+                    return await self.codec_of[topic].learn(unknown.id)
+                except DecodeError as exc:
+                    if len(self._refused) > REFUSED_MAX:
+                        self._refused.clear()
+                    self._refused[topic, unknown.id] = time.monotonic() + REFUSED_SECONDS, exc
+                    return
+                except RegistryUnavailable as exc:
+                    log.warning("%s: waiting for the schema registry: %s", self.stage.name, exc)
+                    self.metrics.count("held")
+                    self.wait((topic, unknown.id), "registry")
+                    await asyncio.sleep(HOLD_SECONDS)
+        finally:
+            self.wait_over((topic, unknown.id))
 
     def add(self, outputs: Outputs, output: Output, source: Hashable) -> None:
         """Encode and queue what a handler returned. Raises ValueError where it may not go, EncodeError, OutputTooLarge."""
@@ -159,45 +201,59 @@ class Runner:
         name, encode = target  # type: ignore[misc]  # `check` has raised where there is none
         outputs.add(name, key, None if value is None else encode(value), source, headers)
 
-    async def deliver(self, outputs: Outputs, inputs: Iterable[tuple[Hashable, Any]]) -> None:
-        """Return when all outputs are stored, or, of what a topic refuses for good, its input in the dead letters.
+    async def deliver(self, outputs: Outputs, place_of: Callable[[Any], str]) -> None:
+        """Return when all outputs are stored where they were to go, or, where a topic refuses one for good, in the dead
+        letters. Their inputs are finished, with what they changed: a replay writes the output alone.
 
-        `inputs`: (source, record) of what was processed. Raises RuntimeError where there is no input to keep, or the dead
-        letters refuse it as well: nothing is passed over.
+        `place_of` names the input of a source: topic[partition]@offset. Raises RuntimeError where the dead letters refuse
+        one as well: nothing is passed over.
         """
         await outputs.deliver()
-        if not outputs.rejected:
+        if not outputs.refused:
             return
-        refused, outputs.rejected, records = outputs.rejected, {}, dict(inputs)
-        for source, error in refused.items():
-            if source not in records:
-                raise RuntimeError(
-                    f"{self.stage.name}: refused for good, and no record behind it: {error!r}"
-                ) from error
-            self.dead(outputs, records[source], error, source)
-        await outputs.deliver()
-        if outputs.rejected:
-            raise RuntimeError(f"{self.stage.name}: {DEAD_LETTERS.name} refuses what it is for: {outputs.rejected}")
+        numbers = Counter[str]()
+        for topic, partition, (key, value, headers, source), error in sorted(outputs.refused, key=lambda r: r[:2]):
+            if topic == self.wiring.names[DEAD_LETTERS]:
+                break
+            place, now = place_of(source), self.wiring.clock()
+            numbers[place] += 1
+            record = Lost(topic, partition, -1, now, key, value, headers)
+            self.dead(outputs, record, error, source, place=f"{place}#{numbers[place]}")
+        else:
+            await outputs.deliver()
+            if not outputs.refused:
+                return
+        raise RuntimeError(
+            f"{self.stage.name}: {DEAD_LETTERS.name} refuses what it is for: {outputs.refused[0].error!r}"
+        )
 
-    def dead(self, outputs: Outputs, record: Any, error: BaseException, source: Hashable) -> None:
-        """`record` goes to mail.dead-letters as it was read; cut where that topic does not take it whole."""
+    def dead(
+        self, outputs: Outputs, record: Any, error: BaseException, source: Hashable, *,
+        place: str = "", performed: bool = False,
+    ) -> None:  # fmt: skip
+        """`record` goes to mail.dead-letters as it was read; cut where that topic does not take it whole. `place`: of a
+        refused output, as DeadLetter's `source`; `performed`: its effect has happened, or may have."""
         self.metrics.count("dead")
-        log.warning("%s: %s[%d]@%d to dead letters: %s: %s", self.stage.name, record.topic, record.partition, record.offset,
-                    type(error).__name__, str(error)[:200])  # fmt: skip
+        log.warning("%s: %s[%d]@%d to dead letters: %s: %s%s", self.stage.name, record.topic, record.partition, record.offset,
+                    type(error).__name__, str(error)[:200], place and f" (an output of {place})")  # fmt: skip
+        headers: list[RecordHeader] = [{"name": name, "value": value or b""} for name, value in record.headers]
+        flag: list[RecordHeader] = [{"name": PERFORMED[0], "value": PERFORMED[1]}] if performed else []
+        headers = [header for header in headers if header not in flag] + flag
         letter: DeadLetter = {
             "stage": self.stage.name, "topic": record.topic, "partition": record.partition, "offset": record.offset,
             "timestamp": record.timestamp, "key": record.key,
             "value": record.raw if isinstance(record, Unreadable) else record.value,
-            "headers": [{"name": name, "value": value or b""} for name, value in record.headers],
-            "error": type(error).__name__,
+            "headers": headers,
+            "error": type(record if isinstance(record, Unreadable) else error).__name__,
             "text": str(error)[:2000].encode("utf-8", "replace").decode(),  # may quote a lone surrogate
             "at": self.wiring.clock(),
+            "source": place,
         }  # fmt: skip
         try:
             self.add(outputs, DEAD_LETTERS.send(letter), source)
         except OutputTooLarge:
-            key, value, headers = record.key or b"", letter["value"] or b"", letter["headers"]
+            key, value = record.key or b"", letter["value"] or b""
             whole = f"cut from {len(key)} bytes of key, {len(value)} of value, {len(headers)} headers"
-            letter["key"], letter["value"], letter["headers"] = key[:KEPT_KEY], value[:KEPT_VALUE], []
+            letter["key"], letter["value"], letter["headers"] = key[:KEPT_KEY], value[:KEPT_VALUE], flag
             letter["text"] = f"{whole}: {letter['text']}"
             self.add(outputs, DEAD_LETTERS.send(letter), source)

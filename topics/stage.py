@@ -71,9 +71,11 @@ def outputs_of(result: Outputs) -> Iterable[Output]:
 @dataclass(eq=False)
 class Stage(Declared):
     """A pure stage: `handler(record, state) -> outputs`, with an optional `prepare` (of at most `prepare_s` a batch) and
-    ticks."""
+    ticks. `state_first`: what a batch changes is durable before its outputs are written, so that nobody is told what a crash
+    could make undecided; its handlers may find what they themselves have put, for the same record, before a crash."""
 
     prepare_s: float = 5.0
+    state_first: bool = False
     handlers: dict[Topic[Any], Handler] = field(default_factory=dict)
     preparers: dict[Topic[Any], Preparer] = field(default_factory=dict)
     tickers: list[tuple[float, Ticker]] = field(default_factory=list)
@@ -118,11 +120,15 @@ class EffectStage(Declared):
     `perform(record, state, possible_duplicate)` is the effect (`state` is read only there), `settle(record, result, state)`
     turns its result into outputs and changes, in memory. Records of the same `identity` run one after another, so that the
     second sees what the first has left in `state`.
+
+    `effect_s`: an effect that takes longer hangs, and the worker is started again (topics/stall.py). Its own time limits, all
+    together, stay below: SMTP's phases come to 40 minutes with a host that answers each at the last moment.
     """
 
     limit: int = 200  # effects at once; those that take long do not count (topics/effects.py)
     key_limit: int | Callable[[bytes, Any], int] = 20  # of one key; or (key, services) -> limit
     identity: Callable[[Any], str] | None = None
+    effect_s: float = 3600.0
     performer: Callable[[Any, View, bool], Awaitable[Any]] | None = None
     settler: Callable[[Any, Any, View], Outputs] | None = None
 
@@ -151,11 +157,13 @@ class BatchStage(Declared):
 
     `recover(committed)` finds out what the store has (committed: next offset of each partition owned); it comes before the
     first `write` of an assignment and after every error of one. `write([(partition, offset, value), ...])` returns what can
-    never be stored, for the dead letters. A write that raises is tried again after `recover`, for ever.
+    never be stored, for the dead letters. A write that raises is tried again after `recover`, for ever. One that takes longer
+    than `store_s` hangs, and the worker is started again (topics/stall.py); ClickHouse's client waits 120 s for an answer.
     """
 
     flush_s: float = 0.5
     flush_records: int = 20_000
+    store_s: float = 300.0
     recoverer: Callable[[dict[int, int], Any], Awaitable[None]] | None = None
     writer: Callable[[list[tuple[int, int, Any]], Any], Awaitable[Sequence[Unstorable]]] | None = None
 

@@ -37,6 +37,8 @@ def settings(session_s: float = 10.0) -> dict[str, Any]:
         "broker_session_timeout": session_s,
         "broker_heartbeat_interval": session_s / 5,
         "broker_rebalance_timeout": 2 * session_s,
+        # 1000 s by default: a stage that holds its partitions for longer would leave the group; topics/stall.py watches
+        "broker_max_poll_interval": 7 * 86_400.0,
         "broker_request_timeout": max(15.0, 1.5 * session_s),
         "consumer_auto_offset_reset": "earliest",
         "producer_acks": -1,

@@ -34,7 +34,7 @@ from topics.installation import Installation
 
 WORKER = (sys.executable, "-m", "postroad", "worker")
 CLICKHOUSE = "POSTROAD_CLICKHOUSE"
-WORKER_GRACE_S = 30.0  # longer than a batch and than an SMTP transaction of a willing site
+WORKER_GRACE_S = 40.0  # longer than a worker's own (the setting grace_s)
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 1.0, 30.0
 STEADY_S = 60.0  # a child that ran for so long begins again without a wait
 POLL_S, POLL_READY_S = 0.05, 0.5
@@ -46,16 +46,16 @@ class StackError(RuntimeError):
 
 
 class Kept:
-    """A child that is started again when it ends."""
+    """A child that is started again when it ends: after the first of `backoff_s`, twice as long each time, at most the last."""
 
     def __init__(
         self, name: str, start: Callable[[], subprocess.Popen[bytes]], log: Path, say: Callable[[str], None],
-        ready_file: Path | None = None,
+        ready_file: Path | None = None, *, backoff_s: tuple[float, float] = (BACKOFF_FIRST_S, BACKOFF_MAX_S),
     ):  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
         self._name, self._start, self._log, self._say, self._ready_file = name, start, log, say, ready_file
         self._started_at = self._not_before = 0.0
-        self._backoff_s = 0.0
+        self._backoff_s, self._backoffs = 0.0, backoff_s
 
     def look(self) -> None:
         """Start it where it does not run and its wait is over."""
@@ -63,9 +63,8 @@ class Kept:
         if self.process is not None and (status := self.process.poll()) is not None:
             self.process = None
             steady = now - self._started_at > STEADY_S
-            self._backoff_s = (
-                BACKOFF_FIRST_S if steady or not self._backoff_s else min(self._backoff_s * 2, BACKOFF_MAX_S)
-            )
+            first_s, most_s = self._backoffs
+            self._backoff_s = first_s if steady or not self._backoff_s else min(self._backoff_s * 2, most_s)
             self._not_before = now + self._backoff_s
             said = child.tail(self._log, 5)
             self._say(

@@ -1,7 +1,7 @@
 """Two stages on the 522-byte record of the benchmarks: a pure one (count per actor, pass on) and an effect one.
 
 Run as a worker: `python -m loadtest.engine.stages pure|effect` with the environment BOOTSTRAP, DATA, and for tests
-TOPIC_PREFIX, INSTANCE, SESSION_S, EFFECT (none, sleep:SECONDS, or tcp:PORT of a receiver), LIMIT, KEY_LIMIT.
+TOPIC_PREFIX, INSTANCE, SESSION_S, REPLICATION, EFFECT (none, sleep:SECONDS, or tcp:PORT of a receiver), LIMIT, KEY_LIMIT.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ def installation() -> Installation:
     return Installation(
         os.environ["BOOTSTRAP"], prefix=os.environ.get("TOPIC_PREFIX", ""), partitions=PARTITIONS, data_dir=Path(os.environ["DATA"]),
         instance_id=os.environ.get("INSTANCE", ""), session_s=float(os.environ.get("SESSION_S", "10")),
+        replication_factor=int(os.environ.get("REPLICATION", "1")),
     )  # fmt: skip
 
 
@@ -115,7 +116,7 @@ def main() -> None:
 
     @app.timer(0.3)
     async def tell() -> None:
-        line = json.dumps({"pid": os.getpid(), **app.runner.metrics.counts})
+        line = json.dumps({"pid": os.getpid(), "ready": app.is_ready(), **app.runner.metrics.counts})
         os.write(1, f"\n{line}\n".encode())  # not print: Faust makes a log line of it
 
     sys.argv[1:] = ["worker", "-l", "warn", "--without-web"]

@@ -15,6 +15,9 @@ from postroad.settings import Settings, Site
 from postroad.smtp import Client, Pool, PoolSettings, ScriptedTransport
 
 sys.path.insert(0, str(Path(__file__).parent))  # for builders.py, shared by these tests
+sys.path.append(
+    str(Path(__file__).parent.parent / "topics")
+)  # for model_faults.py: a broker and its workers as a model
 
 PEM, TXT = generate("ed25519")
 HOSTS = {

@@ -29,7 +29,7 @@ def test_unknown_names(names, text):
 
 
 def test_there_is_one_module_for_each_stage():
-    helpers = {"__init__", "application", "outputs", "services", "worker"}
+    helpers = {"__init__", "application", "exporter", "outputs", "services", "stage_app", "worker"}
     assert {path.stem for path in (ROOT / "agents").glob("*.py")} - helpers == set(STAGES)
 
 

@@ -20,6 +20,7 @@ from topics.consumer import Batch
 from topics.effects import Window
 from topics.installation import Installation
 from topics.outputs import Outputs
+from topics.runner import PERFORMED
 from topics.stage import EffectStage
 from topics.state import Table
 
@@ -372,8 +373,50 @@ async def test_an_output_that_the_broker_refuses_is_a_dead_letter(bench):
     bench.accept(bench.batch(quiet(0), quiet(1)))
     await bench.cycles()
     assert bench.out == [0]
-    assert [letter["error"] for letter in bench.dead] == ["MessageSizeTooLargeError"]
+    (letter,) = bench.dead
+    assert (letter["error"], letter["topic"], letter["source"]) == (
+        "MessageSizeTooLargeError", TARGET.name, f"{SOURCE.name}[0]@1#1")  # fmt: skip
+    assert CODEC.decode(letter["value"])["seq"] == 1
     assert bench.consumer.low == 2
+    assert bench.runner.store.view(0).done.get(quiet(1)["event_id"]), "it was performed, and that is known"
+
+
+async def test_what_was_performed_and_could_not_be_settled_is_in_doubt_when_it_comes_back(tmp_path, producer):
+    bench, failing = Bench(tmp_path, producer), [ValueError("settle")]
+    settle = bench.stage.settler
+
+    def settle_later(value, result, state):
+        if failing:
+            raise failing.pop()
+        return settle(value, result, state)
+
+    bench.runner._settler = settle_later
+    bench.accept(bench.batch(quiet(0), b"garbage"))
+    await bench.cycles()
+    letters = {letter["offset"]: letter for letter in bench.dead}
+    flag = {"name": PERFORMED[0], "value": PERFORMED[1]}
+    assert letters[0]["headers"] == [flag]
+    assert letters[1]["headers"] == [], "never performed"
+    again = bench.batch(letters[0]["value"])  # as `postroad dead-letters replay` puts it back
+    again.records[0].headers = (PERFORMED,)
+    bench.accept(again)
+    await bench.cycles()
+    assert bench.performed == [(0, False), (0, True)]
+    assert bench.out == [0]
+
+
+async def test_the_header_of_the_performed_stays_on_a_letter_that_is_cut(tmp_path, producer):
+    bench = Bench(tmp_path, producer)
+    bench.runner._settler = lambda value, result, state: 1 / 0
+    bench.runner.wiring.max_bytes[DEAD_LETTERS.name] = 2 << 20
+    batch = bench.batch(quiet(0, body=b"x" * (3 << 20)))
+    batch.records[0].headers = (("a", b"1"), PERFORMED)
+    bench.accept(batch)
+    await bench.cycles()
+    (letter,) = bench.dead
+    assert letter["text"].startswith("cut from ")
+    assert letter["headers"] == [{"name": PERFORMED[0], "value": PERFORMED[1]}]
+    assert bench.performed == [(0, True)]
 
 
 async def test_results_of_a_partition_that_went_are_dropped_and_without_a_lease_nothing_begins(bench):
@@ -390,3 +433,18 @@ async def test_results_of_a_partition_that_went_are_dropped_and_without_a_lease_
     bench.accept(bench.batch(quiet(1)))
     await bench.cycles()
     assert bench.performed == []
+
+
+async def test_an_effect_within_its_time_is_waited_for_and_one_beyond_it_is_told(bench):
+    bench.slow = True
+    assert bench.runner.wait_of(HERE) == ""
+    assert bench.runner.doing(HERE) == "no effect runs, 0 results wait, 0 records wait"
+    bench.accept(bench.batch(quiet(0), quiet(1)))
+    await bench.cycles()
+    assert bench.runner.wait_of(HERE) == "effect"
+    bench.stage.effect_s = 0.0
+    assert bench.runner.wait_of(HERE) == ""
+    assert bench.runner.doing(HERE).startswith("2 effects run, the oldest, of offset 0, for 0 s")
+    bench.release.set()
+    await bench.cycles()
+    assert not bench.runner._running(HERE)

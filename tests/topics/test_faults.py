@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
 from deploy.local.kafka import Kafka
 from loadtest.engine import stages
@@ -71,6 +72,17 @@ def is_flagged(found: Account, receiver: Receiver) -> int:
     return twice
 
 
+async def members(installation: Installation, group: str) -> int:
+    """How many the broker counts."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=installation.bootstrap)
+    await admin.start()
+    try:
+        (described,) = (await admin.describe_consumer_groups([group]))[0].groups
+        return len(described[5])
+    finally:
+        await admin.close()
+
+
 async def kills_and_a_rebalance(worker: Worker, start: object) -> None:
     """kill -9 twice, each under load and soon after its first records; then a second worker joins and leaves."""
     for _ in range(2):
@@ -119,6 +131,43 @@ async def test_stages_survive_kills_and_a_rebalance(installation, tmp_path):
     await asyncio.gather(
         *(run(replace(installation, prefix=installation.prefix + run.__name__)) for run in (pure, effect))
     )
+
+
+async def test_clean_stops_joins_and_leaves_make_no_duplicates(installation, tmp_path):
+    """Two static members under load, each restarted with SIGTERM; then a third joins, and two leave."""
+
+    async def scene(which, stage, rate):
+        here = replace(installation, prefix=installation.prefix + which)
+        exits = []
+
+        def start(name):
+            return Worker(here, which, tmp_path, f"{which}-{name}", INSTANCE=name, SESSION_S=6,
+                          EFFECT=f"tcp:{receiver.port}")  # fmt: skip
+
+        async with flowing(here, rate) as load:
+            workers = {name: start(name) for name in ("one", "two")}
+            await asyncio.gather(*(worker.busy() for worker in workers.values()))
+            for name in ("one", "two"):
+                exits.append(await workers[name].stop())
+                workers[name] = start(name)
+                await workers[name].busy()
+            workers["three"] = start("three")
+            await workers["three"].busy()
+            exits += [await workers.pop(name).stop() for name in ("one", "three")]
+            assert await members(here, here.group(stage)) == 1, (
+                "they have left: nothing waits for their sessions to end"
+            )
+        found = await finished(here, load, stage, *workers.values())
+        is_exact(found)
+        assert found.repeats == 0
+        assert exits == [0] * 4
+        return found
+
+    receiver = Receiver(tmp_path)
+    await receiver.ready()
+    _, found = await asyncio.gather(scene("pure", PURE, 1000), scene("effect", EFFECT, 400))
+    receiver.stop()
+    assert is_flagged(found, receiver) == 0, "performed twice"
 
 
 async def test_stages_survive_the_broker(tmp_path):

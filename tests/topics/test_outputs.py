@@ -1,7 +1,7 @@
 """Outputs: Kafka's partitioner, record batches that fit, what is taken back and what is refused."""
 
 import pytest
-from aiokafka.errors import OutOfOrderSequenceNumber
+from aiokafka.errors import MessageSizeTooLargeError, OutOfOrderSequenceNumber
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,7 +86,8 @@ async def test_only_the_culprit_of_a_refused_batch_stays_out(producer):
         out.add("t", b"k", value, n)
     await out.deliver()
     assert producer.values("t") == [b"a", b"b"]
-    assert list(out.rejected) == [1]
+    ((topic, partition, record, error),) = out.refused
+    assert (topic, partition, record[1], record[3], type(error)) == ("t", 0, b"bad", 1, MessageSizeTooLargeError)
     assert producer.renewed == 2, "after each refusal: its sequence numbers are used up"
 
 
@@ -121,9 +122,10 @@ async def test_real_broker_refusal_leaves_a_producer_that_works(installation):
         for source, size in enumerate((100, 2 << 20, 100)):
             out.add(name, b"k", b"x" * size, source)
         await out.deliver()
-        assert list(out.rejected) == [1]
+        assert [refused.record[3] for refused in out.refused] == [1]
         out.add(name, b"k", b"after", 3)
         await out.deliver()
+        assert not out.refused
         assert await out.send(name, 0, [(b"k", b"last", [], None)]) == 3
 
 
@@ -137,4 +139,4 @@ async def test_real_broker_takes_the_largest_dead_letter(installation):
         for source, size in enumerate((100, 8 << 20, 100)):
             out.add(letters, b"k", b"x" * size, source)
         await out.deliver()
-        assert not out.rejected
+        assert not out.refused

@@ -40,6 +40,8 @@ class Consumer:
     async def begin_effects(self, work):
         return self.current
 
+    may_finish = begin_effects
+
     def finish(self, batch):
         self.finished.append(batch)
 
@@ -231,7 +233,10 @@ async def test_hold_tries_again_with_fresh_records_and_passes_nothing_over(tmp_p
     stage, away = counting(), [Hold("blob store"), Hold("blob store")]
     count = stage.handlers[SOURCE]
 
+    waits = []
+
     def held(value, state):
+        waits.append(bench.runner.wait_of(HERE))
         yield from count(value, state)
         if value["seq"] == 1001 and away:
             raise away.pop()
@@ -242,6 +247,8 @@ async def test_hold_tries_again_with_fresh_records_and_passes_nothing_over(tmp_p
     assert bench.out == [1000, 1001]
     assert bench.counts["held"] == 2
     assert bench.count("user-000000") == 2
+    assert waits == ["", "", "hold", "hold", "hold", "hold"], "on purpose, also while it is tried again"
+    assert bench.runner.wait_of(HERE) == ""
 
 
 async def test_hold_ends_when_the_partition_goes(tmp_path, producer):
@@ -387,12 +394,60 @@ async def test_output_too_large_sends_its_input_to_the_dead_letters(tmp_path, pr
     assert bench.count("user-000000") == 2, "known before the write: its change is taken back"
 
 
-async def test_output_that_the_broker_refuses_sends_its_input_to_the_dead_letters(bench):
-    bench.producer.refuses.add(CODEC.encode({**event(1, 1), "seq": 1001}))
-    assert await bench.run(event(0, 1), event(1, 1), event(2, 1))
+async def test_output_that_the_broker_refuses_goes_to_the_dead_letters_itself(bench):
+    refused = CODEC.encode({**event(1, 1), "seq": 1001})
+    bench.producer.refuses.add(refused)
+    batch = bench.batch(event(0, 1), event(1, 1), event(2, 1))
+    assert await bench.runner._run(batch)
     assert bench.out == [1000, 1002]
-    assert bench.dead[0]["error"] == "MessageSizeTooLargeError"
-    assert bench.count("user-000000") == 3, "known after it was computed: the change stays, as pure.py says"
+    (letter,) = bench.dead
+    assert (letter["error"], letter["topic"], letter["partition"], letter["offset"]) == (
+        "MessageSizeTooLargeError", TARGET.name, 0, -1)  # fmt: skip
+    assert (letter["key"], letter["value"], letter["source"]) == (b"user-000000", refused, f"{SOURCE.name}[0]@1#1")
+    assert bench.count("user-000000") == 3, "its input is finished, a replay writes the output alone"
+    assert bench.consumer.finished == [batch]
+    assert bench.runner.store.mark(0, 0) == 2
+
+
+async def test_refused_outputs_of_one_input_are_numbered_and_keep_their_headers(tmp_path, producer):
+    stage = Stage("s", reads=[SOURCE], writes=[TARGET])
+
+    @stage.on(SOURCE)
+    def three(value, state):
+        for n in range(3):
+            yield TARGET.send({**value, "seq": n}, headers=(("n", b"%d" % n),))
+
+    producer.refuses |= {CODEC.encode({**event(0), "seq": n}) for n in (0, 2)}
+    bench = Bench(stage, tmp_path, producer)
+    assert await bench.run(event(0))
+    assert bench.out == [1]
+    assert [(letter["source"], letter["headers"]) for letter in bench.dead] == [
+        (f"{SOURCE.name}[0]@0#1", [{"name": "n", "value": b"0"}]),
+        (f"{SOURCE.name}[0]@0#2", [{"name": "n", "value": b"2"}]),
+    ]
+    keys = [record.key.decode() for record in producer.logs[DEAD_LETTERS.name, 0]]
+    assert keys == [letter["source"] for letter in bench.dead], "each is a letter of its own"
+
+
+async def test_refused_output_of_a_tick_is_a_dead_letter(tmp_path, producer):
+    """It ended the worker, at every turn of the tick."""
+    stage = counting()
+
+    @stage.every(1)
+    def due(state):
+        if state.counts.get("ticks") is None:
+            state.counts.put("ticks", 1)
+            return [TARGET.send(event(5)), TARGET.send(event(6))]
+        return None
+
+    producer.refuses.add(CODEC.encode(event(5)))
+    bench = Bench(stage, tmp_path, producer)
+    object.__setattr__(bench.runner.wiring, "clock", lambda: 1234)
+    assert await bench.runner._tick(Tick(HERE, 1), due)
+    assert bench.out == [6]
+    (letter,) = bench.dead
+    assert (letter["source"], letter["topic"], letter["timestamp"]) == ("tick:s[0]@1234#1", TARGET.name, 1234)
+    assert bench.count("ticks") == 1
 
 
 async def test_a_dead_letter_that_is_refused_too_is_not_passed_over(bench):
@@ -405,6 +460,8 @@ async def test_a_dead_letter_that_is_refused_too_is_not_passed_over(bench):
     bench.producer.refuses = Everything()
     with pytest.raises(RuntimeError, match="refuses what it is for"):
         await bench.run(event(0, 1))
+    with pytest.raises(RuntimeError, match="refuses what it is for"):  # of a record that did not decode
+        await bench.run(b"broken")
     assert bench.consumer.finished == []
 
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topics.catalogue import ALL
-from topics.consumer import BATCH_BYTES_MAX, OUTSTANDING_BYTES_MAX, Batch, Consumer, watch_answers
+from topics.consumer import BATCH_BYTES_MAX, OUTSTANDING_BYTES_MAX, Batch, Consumer
+from topics.group import watch_answers
 from topics.transport import PRODUCER_BATCH_BYTES, settings
 
 HERE = TP("t", 0)
@@ -142,3 +143,45 @@ def test_neighbours_join_up_to_a_number_of_bytes():
     found._held_bytes[HERE] = batches[0].bytes + batches[3].bytes
     found.finish(batches[0])
     assert found._held_bytes[HERE] == batches[3].bytes
+
+
+def test_why_a_commit_does_not_move_is_told():
+    """The broker does not take it, nothing comes, or the runner has it in hand."""
+    found, one = consumer(), batch(0, 10)
+    found._committed_offset = {}
+    assert found.state_of(HERE) == "the fetcher brings nothing"
+    found._delivered[HERE].append(one)
+    assert found.state_of(HERE) == ""
+    found.finish(one)
+    assert found.state_of(HERE) == "finished up to 10, and the broker does not take the commit"
+    found._committed_offset[HERE] = 10
+    assert found.state_of(HERE) == "the fetcher brings nothing"
+
+
+async def test_what_retention_has_taken_is_no_lag():
+    found, ends, first = consumer(), {HERE: 20}, {HERE: 20}
+
+    async def answer(values, tps):
+        return {tp: values[tp] for tp in tps}
+
+    client = SimpleNamespace(
+        end_offsets=lambda tps: answer(ends, tps), beginning_offsets=lambda tps: answer(first, tps)
+    )
+    found._thread = SimpleNamespace(_ensure_consumer=lambda: client)
+    found._committed_offset = {HERE: 5}
+    assert await found.ends({HERE}) == {HERE: 0}
+    first[HERE] = 7
+    assert await found.ends({HERE}) == {HERE: 20}
+    assert await found.ends(set()) == {}
+
+
+@pytest.mark.parametrize("lease", [True, False])
+async def test_what_is_half_written_is_written_to_its_end_while_a_rebalance_waits(lease):
+    """It was dropped between outputs and state, and its outputs came twice, at every clean stop."""
+    found, one = consumer(), batch(0, 10)
+    found._delivered[HERE].append(one)
+    found.app.rebalancing = True
+    found.holds_lease = lambda: lease
+    assert await found.may_finish(one) is lease
+    found._delivered[HERE].clear()
+    assert not await found.may_finish(one), "another worker's by now"

@@ -1,0 +1,86 @@
+"""The Faust app of one stage: how it starts, when it is ready, how it stops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faust
+from faust.tables.manager import TableManager
+from faust.types import TP
+
+from topics.admin import check, ensure
+from topics.batches import BatchRunner
+from topics.catalogue import SCHEMAS
+from topics.effects import EffectRunner
+from topics.installation import Installation
+from topics.pure import StageRunner
+from topics.stall import Beat, Watch
+from topics.writers import Writers
+
+
+class _WithoutWeb(faust.App.BootStrategy):
+    """`faust worker` turns the web server on whatever the settings say, and its /table views would serve table data."""
+
+    enable_web = False
+
+
+class Tables(TableManager):
+    """Faust waits a second for tables to be declared (faust.md 19); ours are when the app is built."""
+
+    async def on_start(self) -> None:
+        if not self.should_stop:
+            await self._update_channels()
+            await self.recovery.start()
+
+
+class StageApp(faust.App):
+    """A Faust app that runs one stage; it starts only where the topics are what the catalogue says."""
+
+    BootStrategy = _WithoutWeb
+    runner: StageRunner | EffectRunner | BatchRunner
+    installation: Installation
+    services: Any
+    grace_s: float
+    _beat: Beat | None = None
+
+    async def on_start(self) -> None:
+        await check(self.installation, self.runner.stage.topics())
+        await ensure(self.installation, [SCHEMAS])
+        await Writers(self.installation.bootstrap, self.installation.name(SCHEMAS)).publish()  # before the first record
+        if self.installation.registry_url:
+            for topic in self.runner.stage.writes:
+                await self.runner.wiring.codecs[topic].register(self.installation.name(topic))
+        if self.services is not None:
+            await self.services.start()
+        await super().on_start()
+        here, rebalance_s = self.installation, self.conf.broker_rebalance_timeout
+        self.add_future(Watch(self, self.runner, here.stall_s, 2 * rebalance_s + here.stall_s).run())
+        self._beat = Beat(here.stall_s)
+        self._beat.start()
+        self.add_future(self._beat.turn())
+
+    async def stop(self) -> None:
+        """What has begun has the grace to end; a stop that hangs ends the process."""
+        if self._beat is not None:
+            self._beat.end_within(self.installation.grace_s + self.installation.stall_s)
+        await super().stop()
+        if self._beat is not None:
+            self._beat.close()
+
+    async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
+        if self.should_stop:  # Faust would close the consumer while we still finish what has begun
+            await self.consumer.wait_empty()
+        else:
+            await super()._on_partitions_revoked(revoked)
+
+    def _on_rebalance_when_stopped(self) -> None:
+        """The stop closes the consumer in its turn."""
+
+    def is_ready(self) -> bool:
+        """Every source partition that the group gave us is recovered and read from."""
+        read = self.consumer.sought()
+        return (
+            bool(read)
+            and self.runner.ready
+            and {tp for tp in self.consumer.assignment() if tp.topic in self.runner.sources} <= read
+        )
