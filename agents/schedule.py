@@ -70,10 +70,11 @@ def decide(decision: Decision, state: View) -> Iterator[Output]:
         yield ENDINGS.send(ending(message, "cancelled", now, NAME, "cancelled", by, why))
     else:
         message["released"] = True
-        yield EVENTS.send(event(message, "released", now, NAME, reason="operator", rule=by, detail=why))
         send_at = message.get("send_at") or 0
-        if entry["reason"] == "held" and send_at > now:
-            again = hold({**entry, "due_at": send_at, "reason": "send-at"}, state)
+        until = send_at if entry["reason"] == "held" and send_at > now else None
+        yield EVENTS.send(event(message, "released", now, NAME, reason="operator", rule=by, detail=why, due_at=until))
+        if until:
+            again = hold({**entry, "due_at": until, "reason": "send-at"}, state)
             yield from (again,) if again else ()
         else:
             yield _back(entry)

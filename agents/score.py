@@ -61,7 +61,8 @@ def judge(message: Message, state: View) -> Iterator[Output]:
         return
     yield EVENTS.send(event(message, "scored", now, NAME, rule=rules, detail=detail))
     if verdict == "hold":
-        yield EVENTS.send(event(message, "held", now, NAME, reason="content", rule=rules, detail=detail))
+        until = message["expires_at"]
+        yield EVENTS.send(event(message, "held", now, NAME, reason="content", rule=rules, detail=detail, due_at=until))
         yield SCHEDULED.send({"message": message, "at": now, "due_at": None, "reason": "held", "return_to": "scored"})
     elif (send_at := message.get("send_at")) and send_at > now:
         yield from park(message, NAME, now, send_at, "send-at")

@@ -24,6 +24,7 @@ from analytics.clickhouse import ChdbWarehouse, Columns, WarehouseError
 from analytics.sql import Rows, bind, read_json_compact, statements, without_literals
 
 MAX_BODY = 256 * 1024
+BODY_S = 10.0  # for a body to come
 CONCURRENT = 4
 READS = frozenset({"SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS"})
 _FORMAT = re.compile(r"\sFORMAT\s+(\w+)\s*$", re.I)
@@ -54,7 +55,8 @@ def read_only(sql: str) -> str:
 
 
 def _refusal(status: int, text: str) -> web.Response:
-    return web.Response(status=status, text=text.rstrip() + "\n")
+    body = (text.rstrip() + "\n").encode("utf-8", "replace")  # it may quote bytes of a header that are no text
+    return web.Response(status=status, body=body, content_type="text/plain", charset="utf-8")
 
 
 def application(warehouse: ChdbWarehouse) -> web.Application:
@@ -68,7 +70,11 @@ def application(warehouse: ChdbWarehouse) -> web.Application:
         # A page in a browser of this machine could reach us through a name of its own (DNS rebinding).
         if not _LOOPBACK.fullmatch(request.host):
             return _refusal(403, f"this interface answers on loopback only, not as {request.host}")
-        body = await request.read()
+        try:
+            async with asyncio.timeout(BODY_S):
+                body = await request.read()
+        except TimeoutError:
+            return _refusal(408, f"the query did not come within {BODY_S:g} s")
         try:
             sql = "\n".join(filter(None, (request.query.get("query", ""), body.decode())))
             if not sql.strip():

@@ -27,9 +27,10 @@ class Rows(NamedTuple):
 
 _PLACEHOLDER = re.compile(r"\{(\w+):([^{}]+)\}")
 _INTEGER = re.compile(r"(U?)Int(8|16|32|64)")
-# Text between quotes (closed or not) and comments: parts where a semicolon or a keyword means nothing.
-_QUOTED = r"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\""
-_COMMENT = r"--[^\n]*|/\*.*?\*/"
+# Text between quotes and comments: parts where a semicolon or a keyword means nothing. What is not closed goes to the end
+# of the text: the engine refuses it, and looked for anew behind every quote it would take minutes.
+_QUOTED = r"'(?:[^'\\]|\\.|'')*+(?:'|\\?\Z)|`(?:[^`\\]|\\.|``)*+(?:`|\\?\Z)|\"(?:[^\"\\]|\\.|\"\")*+(?:\"|\\?\Z)"
+_COMMENT = r"--[^\n]*|/\*.*?(?:\*/|\Z)"
 _PIECE = re.compile(rf"({_QUOTED})|({_COMMENT})|(;)", re.S)
 # ClickHouse reads a backslash and the quote in a string literal specially; the rest is escaped to keep a statement
 # readable in logs, and NUL because old parsers end a statement there.
@@ -97,14 +98,15 @@ def bind(sql: str, values: Mapping[str, Any] | None = None) -> str:
 
 def statements(text: str) -> list[str]:
     """The statements of a file, without comments; a `;` in quotes does not end one."""
-    found, start = [""], 0
+    found: list[list[str]] = [[]]
+    start = 0
     for piece in _PIECE.finditer(text):
-        found[-1] += text[start : piece.start()] + (piece[1] or "")
+        found[-1] += text[start : piece.start()], piece[1] or ""
         if piece[3]:
-            found.append("")
+            found.append([])
         start = piece.end()
-    found[-1] += text[start:]
-    return [statement.strip() for statement in found if statement.strip()]
+    found[-1].append(text[start:])
+    return [statement for pieces in found if (statement := "".join(pieces).strip())]
 
 
 def without_literals(sql: str) -> str:

@@ -7,13 +7,11 @@ its command line alone starts what does, and `--help` answers without loading an
 from __future__ import annotations
 
 import asyncio
-import email.policy
 import getpass
 import sys
 import time
 import uuid
 from datetime import UTC, datetime
-from email.parser import BytesHeaderParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,7 +21,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from avro.records import DecisionAction, MessageStream, Submission, Suppression, Tenant
-from postroad import addresses, ids, settings, tenants
+from postroad import addresses, checks, ids, settings, tenants
+from postroad.commands import dead_letters
+from postroad.commands.audit import audit
 
 if TYPE_CHECKING:
     from analytics.clickhouse import Warehouse
@@ -41,6 +41,8 @@ app.add_typer(tenants_app, name="tenants")
 app.add_typer(topics_app, name="topics")
 app.add_typer(suppressions_app, name="suppressions")
 app.add_typer(held_app, name="held")
+app.command()(audit)
+app.add_typer(dead_letters.app, name="dead-letters")
 console = Console(width=None if sys.stdout.isatty() else 200)  # a file or a pipe has no width to keep to
 
 ENDS = ("delivered", "bounced", "dropped", "rejected", "expired", "cancelled")
@@ -79,9 +81,10 @@ def _expected() -> tuple[type[BaseException], ...]:
     from deploy.local.kafka import BrokerUnavailable
     from deploy.local.stack import StackError
     from topics.admin import TopicMismatch
+    from topics.codec import RegistryUnavailable
 
     ours = (settings.SettingsError, tenants.TenantsError, addresses.BadAddress, CommandError)
-    return *ours, KafkaError, WarehouseError, BrokerUnavailable, StackError, TopicMismatch, OSError
+    return *ours, KafkaError, WarehouseError, BrokerUnavailable, StackError, TopicMismatch, RegistryUnavailable, OSError
 
 
 class CommandError(Exception):
@@ -224,15 +227,13 @@ def send(
             f"{file} has {len(raw):,} bytes: a submission is one record of at most {SUBMISSIONS.max_bytes:,}; "
             "send its parts as text, html and attachments by reference (README, for producers)"
         )
-    header = BytesHeaderParser(policy=email.policy.default).parsebytes(raw)["From"]
-    author = header.addresses[0] if header is not None and header.addresses else None
-    if author is None or not author.addr_spec:
+    if (author := checks.author(raw)) is None:
         raise CommandError(f"{file} has no From header with an address: the sender must be known")
     submission: Submission = {
         "tenant": tenant,
         "submission_id": f"cli-{uuid.uuid4()}",
         "stream": stream,
-        "sender": {"address": author.addr_spec, "name": author.display_name},
+        "sender": author,
         "recipients": [{"address": address} for address in dict.fromkeys(to)],
         "raw": raw,
     }

@@ -12,6 +12,6 @@ FROM
     FROM events
     WHERE message_id = {message:String}
     ORDER BY ts, ts_ms, k_partition, k_offset
-    LIMIT 1 BY kind, round, attempt
+    LIMIT 1 BY kind, round, attempt, stage, reason
 )
 ORDER BY at, ms, k_partition, k_offset

@@ -10,6 +10,7 @@ from analytics.clickhouse import WarehouseError, connect
 from analytics.http import MAX_BODY, read_only, serve
 from analytics.migrate import migrate
 from analytics.sink import Sink
+from analytics.sql import without_literals
 
 
 @pytest.fixture
@@ -67,6 +68,90 @@ async def test_other_ways_in_are_closed(facade):
         assert (await http.get("/", params={"query": "SELECT 1", "default_format": "CSV SETTINGS x"})).status == 400
         assert (await http.get("/", params={"query": "SELECT 1"}, headers={"Host": "evil.example:80"})).status == 403
         assert (await http.put("/", data="SELECT 1")).status == 405
+
+
+async def said(facade, raw, seconds=5.0, end=False):
+    """What the port answers to bytes, as far as it closes the connection or `seconds` have passed."""
+    host, port = facade.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(raw)
+        if end:
+            writer.write_eof()
+        async with asyncio.timeout(seconds):
+            return await reader.read(2000)
+    except (TimeoutError, ConnectionError):
+        return b""
+    finally:
+        writer.close()
+
+
+HOSTILE = {
+    "garbage": (b"\x16\x03\x01\x02\0\x01\0\xff\xfe\0\r\n\r\n", b"400"),
+    "nul in the path": (b"GET /\0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", b"40"),
+    "huge header": (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n", b"400"),
+    "many headers": (b"GET /ping HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 50_000 + b"\r\n", b"400"),
+    "huge path": (b"GET /?query=" + b"x" * 200_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b"400"),
+    "header that is no UTF-8": (b"GET /?query=SELECT+1 HTTP/1.1\r\nHost: \xff\xfe\r\nConnection: close\r\n\r\n", b"40"),
+    "another method": (b"DELETE / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", b"405"),
+    "CONNECT": (b"CONNECT evil.test:25 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", b"40"),
+    "two lengths": (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+    "negative length": (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", b"400"),
+    "length of a terabyte": (b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 1000000000000\r\n\r\n" + b"x" * MAX_BODY * 2, b"413"),
+    "escapes that are no UTF-8": (b"GET /?query=SELECT%20%27%ff%fe%27 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", b""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+async def test_hostile_requests_are_refused_and_the_next_one_is_answered(facade, what):
+    raw, status = HOSTILE[what]
+    answer = await said(facade, raw)
+    assert answer.startswith(b"HTTP/1."), what
+    assert answer.split()[1].startswith(status) and not answer.split()[1].startswith(b"5"), answer[:200]
+    assert b"Traceback" not in answer
+    async with aiohttp.ClientSession(facade) as http:
+        assert await (await http.get("/", params={"query": "SELECT count() FROM events"})).text() == "3\n"
+
+
+async def test_clients_that_dawdle_hold_up_nobody_and_are_cut_off(facade, monkeypatch):
+    monkeypatch.setattr("analytics.http.BODY_S", 0.3)
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nSELECT"
+    slow = [asyncio.create_task(said(facade, raw)) for raw in [head] * 40 + [b"GET / HT"] * 40]
+    await asyncio.sleep(0.1)
+    async with aiohttp.ClientSession(facade) as http:
+        async with asyncio.timeout(5):
+            assert await (await http.get("/", params={"query": "SELECT 1"})).text() == "1\n"
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*slow[:40])
+    assert all(answer.startswith(b"HTTP/1.1 408") for answer in answers)
+    for task in slow:
+        task.cancel()
+
+
+async def test_a_query_without_end_is_ended(facade, monkeypatch):
+    """readonly = 1 lets nobody lift the limits of a query either."""
+    async with aiohttp.ClientSession(facade) as http:
+        refused = await http.post("/", data="SELECT count() FROM numbers(1000) SETTINGS max_execution_time = 0")
+        assert refused.status == 400
+        refused = await http.post("/", data="SELECT range(100000000) FROM numbers(1000) FORMAT Null")
+        assert refused.status == 400 and "TOO_MANY_ROWS_OR_BYTES" in await refused.text()
+
+
+@pytest.mark.timeout(20)  # each takes 10 ms; read anew behind every quote, minutes
+@pytest.mark.parametrize("piece", ["/* ", "'\\\\", '"\\\\', "`\\`", "--", "' \"`", ";", "(", " FORMAT", "file "])
+def test_statements_that_are_long_to_read_are_not(piece):
+    text = "SELECT " + piece * (MAX_BODY // len(piece))
+    try:
+        assert read_only(text)
+    except ValueError as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT 'a; DROP TABLE events", "SELECT 1 /* ; DROP TABLE events", 'SELECT "a; DROP TABLE events']
+)
+def test_what_is_not_closed_ends_with_the_text(sql):
+    assert "DROP" not in without_literals(read_only(sql)) or sql.count('"')
 
 
 def test_a_statement_is_taken_whole():

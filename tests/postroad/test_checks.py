@@ -7,7 +7,7 @@ import pytest
 
 from avro.records import Submission
 from postroad import checks
-from postroad.checks import SIZE_MAX, check_content, check_submission
+from postroad.checks import SIZE_MAX, author, check_content, check_submission
 
 MIME = Path(__file__).parents[2] / "../shared/corpora/mime"
 SUBMISSION: Submission = {
@@ -81,6 +81,8 @@ def test_good_submissions(changes: dict[str, typing.Any]) -> None:
             },
             "parts",
         ),
+        ({"raw": b"a: b\n" * 60_000 + b"\nx", "text": None, "subject": ""}, "header-size"),
+        ({"raw": b"a: b\r \r" * 60_000, "text": None, "subject": ""}, "header-size"),
         ({"subject": "a\r\nBcc: x"}, "header-injection"),
         ({"subject": "a\0"}, "header-injection"),
         ({"subject": "a\u2028b"}, "header-injection"),
@@ -143,7 +145,7 @@ def test_bad_submissions(changes: dict[str, typing.Any], rule: str) -> None:
         CONTENT + b"\xff\xfe 8 bit\r\n",
         CONTENT.replace(b"Shop", "Läden".encode()),
         CONTENT.replace(b"From: Shop <", b"From: Shop\r\n\t <"),
-        CONTENT.replace(b"From:", b"FROM :"),
+        CONTENT.replace(b"From:", b"FROM:"),
     ],
 )
 def test_good_content(raw: bytes) -> None:
@@ -157,7 +159,8 @@ def test_good_content(raw: bytes) -> None:
         (b"\r\nFrom: a@shop.example\r\n", "header-count"),
         (CONTENT.replace(b"From", b"X-From"), "header-count"),
         (b"From: a@shop.example\r\n" + CONTENT, "header-count"),
-        (b"From : a@evil.example\r\n" + CONTENT, "header-count"),
+        (b"From : a@evil.example\r\n" + CONTENT, "header-syntax"),
+        (CONTENT.replace(b"Date:", b"Date :"), "header-syntax"),
         (b"SUBJECT: a\r\nSubject: b\r\n" + CONTENT, "header-count"),
         (b"From me@x Mon Jan 1\r\n" + CONTENT, "header-syntax"),
         (b" folded\r\n" + CONTENT, "header-syntax"),
@@ -259,6 +262,29 @@ def test_a_line_too_long_is_found_before_a_field_is_read(monkeypatch: pytest.Mon
     monkeypatch.setattr(checks, "_check_fields", lambda *_: pytest.fail("read"))
     problem = check_content(b"From: " + b"a," * 32_000 + b"\r\n\r\nx\r\n", domains=["shop.example"])
     assert problem is not None and problem.rule == "line-length"
+
+
+@pytest.mark.timeout(10)  # the library's parser took 12 s for the list, and failed at others
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        (b"=?utf-8?q?J=C3=B6rg?=\r\n <joerg@acme.example>", {"address": "joerg@acme.example", "name": "Jörg"}),
+        (b"a@b.example, c@d.example", {"address": "a@b.example", "name": ""}),
+        (b"=?utf-8?q?=FF?= <a@b.example>", {"address": "a@b.example", "name": "?"}),
+        (b"", None),
+        (b"\xff\xfe", None),
+        (b"group:;", None),
+        (b"<<<<", None),
+        (b'"', None),
+        (b"a@[", None),
+        (b"@", None),
+        (b"(" * 5_000, None),
+        (b"(" * 1_500, None),
+        (b"a," * 20_000, None),
+    ],
+)
+def test_author(field: bytes, expected: typing.Any) -> None:
+    assert author(b"Subject: x\r\nFrom: " + field + b"\r\n\r\nhello\r\n") == expected
 
 
 def test_a_lifetime_has_a_bound() -> None:

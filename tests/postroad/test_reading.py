@@ -92,6 +92,12 @@ def test_odd_charsets_and_encodings(charset: str, encoding: str) -> None:
         assert isinstance(read(head + body).text, str)
 
 
+def test_a_reference_by_a_long_number_hides_nothing() -> None:
+    """Python refuses to read a number of more than 4,300 digits, so the mail had no score."""
+    zeros, nines = b"&#" + b"0" * 5_000 + b"106;", b"&#" + b"9" * 5_000 + b";"
+    assert read(mail("text/html", b"<p>" + zeros + nines + b" lottery</p>")).words().strip() == "j\ufffd lottery"
+
+
 def test_base64_of_any_length_is_read_to_its_end() -> None:
     for length in range(1, 20):
         body = base64.b64encode(b"x" * length)
@@ -119,6 +125,7 @@ BOMBS = {
     "parameters": b"Content-Type: multipart/mixed; boundary=x" + b'; a="' * 200_000 + b"\n\n--x\n",
     "own boundary": mail("multipart/mixed; boundary=x", b"--x\nContent-Type: multipart/mixed; boundary=x\n\n" * 2_000),
     "text": mail("text/plain", b"word " * 400_000),
+    "punycode by another name": mail("text/plain; charset=-Punycode!", b"a-" + b"zzzz9" * 50_000),
 }
 
 

@@ -96,6 +96,23 @@ def test_any_bytes_do(noise, start, end):
         assert status.recipient
 
 
-def test_many_parts_in_one_another_do_not_hurt():
-    head = b"".join(b'Content-Type: multipart/mixed; boundary="%d"\r\n\r\n--%d\r\n' % (n, n) for n in range(2000))
-    assert len(read(head + dsn(FAILED))) <= 1  # found or not: it comes back
+NESTED = b"".join(b'Content-Type: multipart/mixed; boundary="%d"\r\n\r\n--%d\r\n' % (n, n) for n in range(800))
+STATUS = b"Content-Type: message/delivery-status\r\n\r\n"
+
+
+@pytest.mark.timeout(10)  # each takes some 10 ms; the library's parser took up to 15 s
+@pytest.mark.parametrize(
+    "raw",
+    [
+        NESTED + dsn(FAILED),
+        NESTED + b"x\r\n" * 200_000,
+        b"Content-Type: multipart/mixed; boundary=x\r\n\r\n" + b"--x\r\n\r\n" * 800_000,
+        b"a: b\r\n" * 1_000_000,
+        STATUS + b"a: b\r\n\r\n" * 300_000,
+        STATUS + b"Final-Recipient: x" + b"\r\n y" * 1_000_000,
+        STATUS + b"\r\n" * 1_000_000 + FAILED.encode(),
+    ],
+    ids=["nested", "lines below", "parts", "header", "groups", "folded", "empty lines"],
+)
+def test_bombs_are_read_in_bounds(raw):
+    assert len(read(raw)) <= 1  # found or not: it comes back

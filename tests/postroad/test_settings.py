@@ -90,6 +90,10 @@ def test_lists_are_separated_by_commas(monkeypatch):
         ("POSTROAD_EGRESS", '{"default": []}', "a source with a weight above 0"),
         ("POSTROAD_CLICKHOUSE", "mysql://x", "should match pattern"),
         ("POSTROAD_TOPIC_PREFIX", "a b", "should match pattern"),
+        ("POSTROAD_EXPIRES_HOURS", "inf", "finite number"),
+        ("POSTROAD_SITE_RATE_PER_SECOND", "inf", "finite number"),
+        ("POSTROAD_RETRY_DELAYS_S", "5,inf", "finite number"),
+        ("POSTROAD_KAFKA_SESSION_TIMEOUT_S", "nan", "finite number"),
     ],
 )
 def test_a_wrong_variable_is_named(monkeypatch, variable, value, said):
@@ -109,7 +113,17 @@ def test_every_fault_of_file_and_environment_is_named(monkeypatch, tmp_path):
     assert any(line.startswith("POSTROAD_SIZE_MAX = big:") for line in found)
 
 
-@pytest.mark.parametrize("content", [b"partitions = ", b"\xff", b"a = 1\na = 2"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"partitions = ",
+        b"\xff",
+        b"a = 1\na = 2",
+        b"kafka = '\0'",
+        b"a = " + b"[" * 9_000,
+        b"partitions = " + b"9" * 5_000,
+    ],
+)
 def test_a_file_that_is_not_toml(tmp_path, content):
     (tmp_path / "postroad.toml").write_bytes(content)
     assert "postroad.toml: not TOML" in faults()[0]

@@ -116,6 +116,14 @@ def test_domains_and_keys(tmp_path):
         "- tenant: !!python/object:os.system x",
         "\t- x",
         "- 2024-02-31",
+        "[" * 20_000,
+        "{a: " * 5_000,
+        "- tenant: a\n  quota_per_day: " + "9" * 5_000,
+        "- tenant: a\n  quota_per_second: 1e400",
+        "- tenant: a\n  quota_per_day: -1",
+        "- [a]: b",
+        "- ? {a: b}\n  : c",
+        "- " + "x" * 200_000 + ": 1",
     ],
 )
 def test_hostile_files_are_an_error_with_a_line(tmp_path, text):

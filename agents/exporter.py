@@ -1,0 +1,60 @@
+"""What the stages of a process count, for Prometheus: `postroad_<name>_total{stage="..."}` at the setting `metrics`."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from topics.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Counters(Collector):
+    """Counters as they are when somebody asks, which is in another thread. `sources`: (name of a stage, what it counts)."""
+
+    def __init__(self, sources: Sequence[tuple[str, Metrics]]):
+        self.sources = sources
+
+    def collect(self) -> Iterable[Metric]:
+        """One family a name, one sample a stage."""
+        found: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for stage, metrics in self.sources:
+            for name, count in list(metrics.counts.items()):
+                found[name][stage] = found[name].get(stage, 0) + count
+        for name, counts in sorted(found.items()):
+            family = CounterMetricFamily(
+                f"postroad_{re.sub(r'[^a-zA-Z0-9_]', '_', name)}", f"{name}, by stage", labels=["stage"]
+            )
+            for stage, count in sorted(counts.items()):
+                family.add_metric([stage], count)
+            yield family
+
+
+def serve(address: str, sources: Sequence[tuple[str, Metrics]]) -> Callable[[], Any]:
+    """Answer at `address` (host:port) from a thread of its own; returns what ends it. A port that is taken is logged: mail goes
+    on without figures."""
+    host, _, port = address.rpartition(":")
+    registry = CollectorRegistry()
+    registry.register(Counters(sources))
+    try:
+        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+    except OSError as exc:
+        log.error(
+            "no metrics: %s is not free: %s; give each worker of a machine its own (setting metrics)", address, exc
+        )
+        return lambda: None
+
+    def end() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return end
