@@ -13,9 +13,10 @@ from email.errors import NonASCIILocalPartDefect, ObsoleteHeaderDefect
 from email.policy import default as _parsing
 from functools import lru_cache
 
-from avro.records import Attachment, Header, Submission
+from avro.records import Attachment, Header, Mailbox, Submission
 from postroad.addresses import BadAddress, domain_of, lies_in, normalise
 from postroad.headers import CONTROLS, LINE_MAX
+from postroad.reading import header_fields
 
 RECIPIENTS_MAX = 1_000
 TAGS_MAX = 10
@@ -46,7 +47,8 @@ _OWN_HEADERS = frozenset(
 _ONCE = frozenset(b"from sender reply-to to cc bcc message-id date subject in-reply-to references".split())
 _HEADER_NAME = re.compile(r"[!-9;-~]{1,100}")
 _HARMLESS = (ObsoleteHeaderDefect, NonASCIILocalPartDefect)  # RFC 5322 4.1, RFC 6532
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
+_EMPTY_LINE = re.compile(rb"(?:\r\n|\r|\n|\A)(?:\r\n|\r|\n)")  # as mime.py will write it, whatever the line ends are
+_FIELD = re.compile(rb"([!-9;-~]+):")  # no blank before the colon: obsolete (RFC 5322 4.5), and DKIM cannot sign it
 _TOKEN = r"[a-zA-Z0-9!#$&^_.+-]+"
 _MEDIA_TYPE = re.compile(rf'({_TOKEN})/{_TOKEN}(?:; ?{_TOKEN}=(?:{_TOKEN}|"[ !#-\[\]-~]*"))*')
 _CONTENT_ID = re.compile(r"[!-;=?-~]{1,200}")  # printable ASCII, no space, no angle brackets
@@ -133,6 +135,21 @@ def check_content(raw: bytes, size_max: int = SIZE_MAX, domains: Collection[str]
     return _check_lines(raw) or _check_fields(raw[:end], domains)
 
 
+def author(raw: bytes) -> Mailbox | None:
+    """The first address of a message's From and the name shown with it; None where there is none. Any bytes do."""
+    field = header_fields(raw[:HEADERS_MAX])[0].get("from", "")
+    try:
+        found = _parsing.header_factory("From", field).addresses[0] if len(field) <= FROM_MAX else None
+    except (
+        Exception
+    ):  # the library's parser fails in many ways on hostile input, and a list without an address is empty
+        return None
+    if found is None or not found.username or not found.domain:
+        return None
+    name = found.display_name.encode("utf-8", "replace").decode()  # an encoded word may hold half a character
+    return {"address": found.addr_spec, "name": name}
+
+
 # -- submission ------------------------------------------------------------------------------------------------------
 
 
@@ -170,7 +187,8 @@ def _check_recipients(submission: Submission) -> Problem | None:
 
 
 def _check_parts(submission: Submission) -> Problem | None:
-    if submission.get("raw") is None:
+    raw = submission.get("raw")
+    if raw is None:
         if submission.get("text") is None and submission.get("html") is None:
             return _bad("parts", "neither text nor html nor raw is given")
         return None
@@ -180,6 +198,10 @@ def _check_parts(submission: Submission) -> Problem | None:
         beside.append("variables")
     if beside:
         return _bad("parts", f"raw is a whole message: {', '.join(beside)} cannot be given beside it")
+    if (
+        len(raw) > HEADERS_MAX and _EMPTY_LINE.search(raw, 0, HEADERS_MAX + 4) is None
+    ):  # 4 million lines take 2 s to go through
+        return _bad("header-size", f"the header section of raw has more than {HEADERS_MAX:,} bytes; those are allowed")
     return None
 
 

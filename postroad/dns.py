@@ -62,7 +62,7 @@ def encode(answer: MxAnswer) -> bytes:
 
 def decode_mx(data: bytes) -> MxAnswer:
     """An MxAnswer back from `encode`."""
-    kind, expires_at, hosts = json.loads(data)
+    kind, expires_at, hosts, *_ = json.loads(data)  # a later version may have added more
     return MxAnswer(kind, tuple((preference, name) for preference, name in hosts), expires_at)
 
 

@@ -5,6 +5,7 @@ follow them, not as the grammar wants it: what is broken is read like a lenient 
 """
 
 import binascii
+import codecs
 import html
 import re
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ PARTS_MAX = 200
 DEPTH_MAX = 20
 LINKS_MAX = 500
 _MARKS_MAX = 20 * PARTS_MAX  # lines that begin like a boundary of one multipart
-_HEADER_MAX = 64 * 1024  # bytes of one header section
+HEADER_MAX = 64 * 1024  # bytes of one header section
 _WORD_MAX = 2_000  # characters of one field or file name
 
 _UNFOLD = re.compile(r"\r?\n[ \t]+")
@@ -29,7 +30,9 @@ _TAG = re.compile(r"<[^<>]*>")
 _URL = re.compile(r"https?://[^\s<>\"']{1,2000}", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?:[a-z][a-z0-9+.-]{0,20}:)?[/\\]{2}([^/\\?#\s]*)", re.IGNORECASE)
 _ENCODED_LEFT = re.compile(rb"[^A-Za-z0-9+/]+")
+_CHARSET_MAX = 40  # characters; Python keeps every name that it was asked for
 _NO_TEXT_CODECS = ("idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape")  # slow, or not of mail
+_LONG_REFERENCE = re.compile(r"&#(?=[0-9]{1000})0*([0-9]{0,7})[0-9]*")  # int() refuses more than 4,300 digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +58,19 @@ class Sample:
 
     def words(self) -> str:
         """Subject and text as a reader sees them, HTML without its tags."""
-        return f"{self.subject}\n{self.text}\n{html.unescape(_TAG.sub(' ', self.page))}"
+        page = _LONG_REFERENCE.sub(r"&#\1", _TAG.sub(" ", self.page))
+        return f"{self.subject}\n{self.text}\n{html.unescape(page)}"
 
 
 def read(raw: bytes) -> Sample:
     """Read a mail. Any bytes give a Sample."""
     sample = Sample()
-    top = _fields(raw[:_HEADER_MAX], 0)[0]
+    top = header_fields(raw[:HEADER_MAX])[0]
     sample.subject, sample.sender = _decoded_words(top.get("subject", "")), _decoded_words(top.get("from", ""))
     texts: list[str] = []
     pages: list[str] = []
     left = TEXT_MAX
-    for fields, begin, end in islice(_leaves(raw), PARTS_MAX):
+    for fields, begin, end in islice(leaves(raw), PARTS_MAX):
         kind = fields.get("content-type", "text/plain").partition(";")[0].strip().lower()
         sample.files.extend(_file_names(fields))
         if left > 0 and (kind.startswith("text/") or "/" not in kind):
@@ -78,14 +82,14 @@ def read(raw: bytes) -> Sample:
     return sample
 
 
-def _leaves(raw: bytes) -> Iterator[tuple[dict[str, str], int, int]]:
+def leaves(raw: bytes) -> Iterator[tuple[dict[str, str], int, int]]:
     """Header fields and the place of the body of every part that is no multipart, in order."""
     waiting = [(0, len(raw), 0)]
     seen = 0
     while waiting and seen < 2 * PARTS_MAX:
         seen += 1
         begin, end, depth = waiting.pop()
-        fields, body = _fields(raw[begin : min(end, begin + _HEADER_MAX)], begin)
+        fields, body = header_fields(raw[begin : min(end, begin + HEADER_MAX)], begin)
         kind = fields.get("content-type", "").lstrip().lower()
         if depth < DEPTH_MAX and kind.startswith("multipart/"):
             inside = _split(raw, body, end, _parameter(fields["content-type"], "boundary"))
@@ -98,7 +102,7 @@ def _leaves(raw: bytes) -> Iterator[tuple[dict[str, str], int, int]]:
         yield fields, body, end
 
 
-def _fields(section: bytes, begin: int) -> tuple[dict[str, str], int]:
+def header_fields(section: bytes, begin: int = 0) -> tuple[dict[str, str], int]:
     """First value of each header field by lower-case name, and where the body begins."""
     first = section[:2]
     if first[:1] == b"\n" or first == b"\r\n":
@@ -175,12 +179,13 @@ def _decoded(body: bytes, fields: dict[str, str]) -> str:
         body = binascii.a2b_base64(body + b"=" * (-len(body) % 4))
     elif encoding == "quoted-printable":
         body = binascii.a2b_qp(body)
-    charset = _parameter(fields.get("content-type", ""), "charset").lower() or "utf-8"
-    if charset.replace("-", "_") not in _NO_TEXT_CODECS:
-        try:
+    charset = _parameter(fields.get("content-type", ""), "charset")[:_CHARSET_MAX] or "utf-8"
+    try:
+        # by the codec's own name: Python finds punycode under "-Punycode!" as well
+        if codecs.lookup(charset).name.replace("-", "_") not in _NO_TEXT_CODECS:
             return body.decode(charset, "replace")
-        except (LookupError, ValueError):  # no such codec, or a name that is none
-            pass
+    except (LookupError, ValueError):  # no such codec, or a name that is none
+        pass
     return body.decode("latin-1")
 
 

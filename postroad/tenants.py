@@ -136,6 +136,10 @@ class _Reader:
             raise TenantsError(f"{self.path}:{line}: not YAML: {error.problem}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise TenantsError(f"{self.path}:1: not YAML in UTF-8: {error}") from None
+        except RecursionError:
+            raise TenantsError(
+                f"{self.path}:1: lists and mappings lie too deep in one another; four deep is enough"
+            ) from None
         if root is None:
             raise TenantsError(f"{self.path}:1: empty; wants a list of tenants, each beginning with `- tenant: <id>`")
         return [tenant for node in self._list(root, "the file", "tenants") if (tenant := self._tenant(node))]

@@ -2,12 +2,24 @@
 # What the machine must have: installed by apt as root on Debian and Ubuntu, elsewhere named. Silent when all is there.
 #   system.sh run PYTHON    Python with venv, Java 17, Maven
 #   system.sh test PYTHON   clickhouse-server, for the tests over the native protocol (without it they are skipped)
+#   system.sh chaos         Go 1.23, which builds toxiproxy, and clickhouse-server: for `make chaos`
 set -euo pipefail
 what=$1 python=${2:-}
 missing=()
 PATH=$PATH:/usr/sbin  # where servers are, which a user may not have in the path
 
-if [ "$what" = test ]; then
+go_version() { go env GOVERSION 2>/dev/null | sed 's/^go//'; }
+go_builds() { [ "$(printf '%s\n' 1.23 "$(go_version)" | sort -V | head -1)" = 1.23 ]; }
+
+if [ "$what" = chaos ]; then
+  command -v clickhouse-server >/dev/null || missing+=(clickhouse-server)
+  if ! command -v go >/dev/null; then
+    missing+=(golang-go)
+  elif ! go_builds; then
+    echo "Go 1.23 or later is needed to build toxiproxy, $(command -v go) is $(go_version): put a newer one into the PATH" >&2
+    exit 1
+  fi
+elif [ "$what" = test ]; then
   command -v clickhouse-server >/dev/null || missing+=(clickhouse-server)
 else
   if [ -z "$python" ]; then
@@ -41,3 +53,7 @@ if [ "$what" = test ] && ! apt-cache show clickhouse-server >/dev/null 2>&1; the
   exit 0
 fi
 apt-get install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+if [ "$what" = chaos ] && ! go_builds; then
+  echo "this system's package golang-go is Go $(go_version), toxiproxy needs 1.23: put a newer one into the PATH" >&2
+  exit 1
+fi

@@ -253,7 +253,7 @@ async def test_the_producer_notes_what_kafka_answered_and_turns_seconds_into_tim
 ) -> None:
     written: list[Any] = []
 
-    async def send_raw(self: Client, topic: Any, key: bytes, value: bytes | None) -> Place:
+    async def send_raw(self: Client, topic: Any, key: bytes, value: bytes | None, headers: Any = ()) -> Place:
         written.append((key, Codec("Submission").decode(value or b"") if value and value[:2] == b"\xc3\x01" else value))
         await asyncio.sleep(0)
         return Place(1, len(written), 1_800_000_000_000)
