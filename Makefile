@@ -6,7 +6,8 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 
-.PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity restart-drill lock clean
+.PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity bench-recovery restart-drill \
+  chaos chaos-short chaos-setup fuzz lock clean
 
 help:
 	@echo 'make demo         set up, then send 2,000 submissions through the whole road and compare with what arrived'
@@ -16,7 +17,10 @@ help:
 	@echo 'make check        ruff, mypy --strict, layers'
 	@echo 'make bench-hop    CPU of one hop beside stock Faust and the bare client'
 	@echo 'make bench-latency, bench-capacity   one mail alone; as many as go'
+	@echo 'make bench-recovery   a million keys after the loss of RocksDB, and after a kill'
 	@echo 'make restart-drill   the stack killed with -9 in the middle of the demo load'
+	@echo 'make chaos [SEED=1]   100,000 messages under every fault, three times each; make chaos-short: 10,000, once'
+	@echo 'make fuzz [SECONDS=60]   coverage-guided fuzzing of codec, MIME, reports and addresses'
 	@echo 'make lock         requirements.lock from pyproject.toml'
 	@echo 'make clean        remove what was built and kept (.venv, .local)'
 
@@ -47,6 +51,25 @@ bench-latency: setup
 
 bench-capacity: setup
 	@$(PY) -m loadtest.bench_capacity
+
+bench-recovery: setup
+	@$(PY) -m loadtest.bench_recovery
+
+chaos-setup: setup
+	@deploy/local/system.sh chaos
+	@$(PY) -m loadtest.chaos.proxy
+
+chaos: chaos-setup
+	@$(PY) -m loadtest.chaos $(if $(SEED),--seed $(SEED))
+
+chaos-short: chaos-setup
+	@$(PY) -m loadtest.chaos --messages 10000 --rounds 1 --rate 30 $(if $(SEED),--seed $(SEED))
+
+# bash counts SECONDS itself: one of the environment is not meant
+FUZZ_SECONDS := $(if $(filter command%,$(origin SECONDS)),$(SECONDS),60)
+fuzz: .local/stamps/python
+	@$(PY) -m pip install --quiet --disable-pip-version-check atheris==3.0.0
+	@nice -n 15 $(PY) -m loadtest.fuzz --seconds $(FUZZ_SECONDS)
 
 restart-drill: setup
 	@$(PY) -m loadtest.restart

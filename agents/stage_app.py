@@ -8,7 +8,7 @@ import faust
 from faust.tables.manager import TableManager
 from faust.types import TP
 
-from topics.admin import check, ensure
+from topics.admin import check, ensure, ensure_changelog
 from topics.batches import BatchRunner
 from topics.catalogue import SCHEMAS
 from topics.effects import EffectRunner
@@ -46,6 +46,8 @@ class StageApp(faust.App):
     async def on_start(self) -> None:
         await check(self.installation, self.runner.stage.topics())
         await ensure(self.installation, [SCHEMAS])
+        if (changelog := self.runner.changelog) is not None:
+            await ensure_changelog(self.installation, *changelog)
         await Writers(self.installation.bootstrap, self.installation.name(SCHEMAS)).publish()  # before the first record
         if self.installation.registry_url:
             for topic in self.runner.stage.writes:

@@ -1,6 +1,6 @@
 """The durable state of one stage: all its tables in one RocksDB and one changelog per partition, told apart by key prefix.
 
-Order of one write: outputs confirmed -> changelog confirmed -> RocksDB written -> offset may be committed.
+The order of writes around it, and what a crash or a frozen worker leaves: topics/guarantees.md.
 
 A write is the changes of whole input records, of every table, together with the progress in the source that they came from
 (pure stage: the highest source offset whose outputs and changes are complete; effect stage: see topics/effects.py). It goes
@@ -18,8 +18,6 @@ successor made of B.) Compaction knows no epochs and may keep such a record as t
 keys, and the next claim writes their right values again; for that time min.compaction.lag.ms of a changelog is a day.
 
 A deletion is a plain Kafka tombstone with that header: gone from RocksDB at once, from the log by compaction.
-
-Crash after the claim: the next owner claims again. After the changelog: recovery reads it. After RocksDB: nothing.
 """
 
 from __future__ import annotations
@@ -130,7 +128,7 @@ class Store:
         cache_entries: int = 20_000,
     ):
         raw = faust.Schema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
-        self.app, self.cache_entries = app, cache_entries
+        self.app, self.cache_entries, self._partitions = app, cache_entries, partitions
         self.tables = {table.number: table for table in tables}
         self.table = app.Table(
             "state", partitions=partitions, key_type=bytes, value_type=bytes, schema=raw,
@@ -154,6 +152,11 @@ class Store:
     def topic(self) -> str:
         """Full name of the changelog."""
         return str(self.table.changelog_topic.get_topic_name())
+
+    @property
+    def changelog(self) -> tuple[str, int, dict[str, str]]:
+        """Its name, partitions and settings."""
+        return self.topic, self._partitions, CHANGELOG_CONFIG
 
     def _db(self, partition: int) -> rocksdict.Rdict:
         return self.table.data._db_for_partition(partition)

@@ -28,20 +28,11 @@ class TopicMismatch(RuntimeError):
 async def ensure(installation: Installation, topics: Iterable[Topic[Any]] = ALL) -> list[str]:
     """Create what is missing, then `check`. Returns the full names of the topics that were created."""
     topics = list(topics)
-    async with _admin(installation) as admin:
-        wanted = [
-            NewTopic(
-                installation.name(topic), installation.partitions_of(topic), installation.replication_factor,
-                topic_configs=topic.configuration(),
-            )
-            for topic in topics
-        ]  # fmt: skip
-        created = []
-        for name, code, *text in (await admin.create_topics(wanted)).topic_errors:
-            if code == 0:
-                created.append(name)
-            elif code != TOPIC_ALREADY_EXISTS:
-                raise TopicMismatch(f"cannot create {name}: {for_code(code).__name__} {text}")
+    created = await _create(installation, [
+        NewTopic(installation.name(topic), installation.partitions_of(topic), installation.replication_factor,
+                 topic_configs=topic.configuration())
+        for topic in topics
+    ])  # fmt: skip
     deadline = time.monotonic() + VISIBLE_SECONDS
     while True:
         try:
@@ -51,6 +42,34 @@ async def ensure(installation: Installation, topics: Iterable[Topic[Any]] = ALL)
             if not created or time.monotonic() > deadline:
                 raise
             await asyncio.sleep(0.1)
+
+
+async def ensure_changelog(installation: Installation, name: str, partitions: int, config: dict[str, str]) -> None:
+    """Create a changelog where it is missing, and return when the cluster lists it. To be done before a worker joins its
+    group: a leader that does not see it assigns it to nobody, and the new owners recover nothing."""
+    configs = {"cleanup.policy": "compact", **config}
+    await _create(installation, [NewTopic(name, partitions, installation.replication_factor, topic_configs=configs)])
+    deadline = time.monotonic() + ANSWER_SECONDS
+    async with _admin(installation) as admin:
+        while True:
+            (found,) = await _answer(lambda: admin.describe_topics([name]))
+            if not found["error_code"] and len(found["partitions"]) == partitions:
+                return
+            if time.monotonic() > deadline:
+                raise TopicMismatch(f"{name} is not there with {partitions} partitions: {found}")
+            await asyncio.sleep(0.1)
+
+
+async def _create(installation: Installation, wanted: list[NewTopic]) -> list[str]:
+    """Full names of those that were not there."""
+    created = []
+    async with _admin(installation) as admin:
+        for name, code, *text in (await _answer(lambda: admin.create_topics(wanted))).topic_errors:
+            if code == 0:
+                created.append(name)
+            elif code != TOPIC_ALREADY_EXISTS:
+                raise TopicMismatch(f"cannot create {name}: {for_code(code).__name__} {text}")
+    return created
 
 
 async def check(installation: Installation, topics: Iterable[Topic[Any]] = ALL) -> None:

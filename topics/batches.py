@@ -1,13 +1,7 @@
 """Runner of batch stages: records of all partitions, gathered, into a store outside Kafka (ClickHouse).
 
-Order of one flush, and what a crash after each step leaves:
-
-1. rows written to the store, with their places (partition, offset) in them     `recover` finds them there: not written again
-2. what can never be stored is in the dead letters                              the dead letter appears twice
-3. batches finished, offsets committed                                          nothing
-
-After an error the outcome of 1 is unknown: `recover`, then again, until it works; offsets stand still meanwhile. A store that
-is away means waiting with lag, never loss.
+Rows with their places into the store, then dead letters, then offsets; after an error, or for a new assignment, `recover` asks
+the store what it has: topics/guarantees.md.
 """
 
 from __future__ import annotations

@@ -4,35 +4,17 @@
 outputs and state, in memory, as a handler of a pure stage does. "Park until t" is a result like any other: `settle` sends it
 to mail.scheduled, and the record is finished.
 
-One cycle every few milliseconds, for all partitions at once, and what a crash after each step leaves:
+One cycle every few milliseconds, for all partitions at once: results settled in memory and the next records chosen, outputs
+confirmed, changelog confirmed (per partition ONE record batch: changes, and per source what is begun and what finished),
+RocksDB, offsets, and only then the chosen effects begin. What a crash after each step leaves, frozen workers, rebalances and
+stops: topics/guarantees.md.
 
-1. results are settled in memory, the next records to begin are chosen      as before the cycle
-2. outputs and dead letters confirmed      their effects are done again, flagged; outputs appear twice (same ids)
-3. changelog confirmed                     recovery brings it: those records are finished, the chosen ones count as begun
-   (per partition ONE record batch: changes of tables, and per source which offsets are begun and which finished)
-4. RocksDB written                         the same
-5. offsets may be committed up to the first unfinished record
-6. the chosen effects begin                they are done again, flagged
-
-So an effect begins only when its "begun" is confirmed, at one write per cycle and not per record; a record that is begun
-and not finished is performed again with `possible_duplicate=True`, one that is not begun without. Progress (`Window`) is two
-bit sets above the first unfinished offset, so records of one key may overtake those of a key at its limit and are still told
-apart exactly.
-
-A frozen worker (see tables/store.py for the claim): either its "begun" lies before the next owner's claim, then the next owner
-knows of it and flags; or after, then the write did not land where it had to and the worker ends before the effect begins. What
-it cannot take back is an effect that is already on its way; the lease keeps it from beginning others, and without the lease it
-writes no results.
-
-Rebalance and stop: nothing begins any more, what runs has `settle_seconds` to end, at a stop the whole grace, and is written. What still runs then, and
-whose partition comes back to this worker with nobody's claim in between, is waited for and not done again; else it is cancelled.
+Progress (`Window`) is two bit sets above the first unfinished offset, so records of one key may overtake those of a key at its
+limit and are still told apart exactly.
 
 The window: offsets per partition between the first unfinished record and the last one read. A record that takes t seconds
 stops the others of its partition only if more than the window of them pass meanwhile; after a crash up to so many records per
 partition are read again and passed over.
-
-A record whose effect was begun and that `perform` or `settle` fails on goes to the dead letters with the header `PERFORMED`; put
-back, it is performed as one in doubt. An output that only the broker refuses goes there by itself: see Runner.deliver.
 
 Left as it is: one output partition that cannot be written holds the cycle of all of them (exit after `delivery_s`).
 """

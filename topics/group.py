@@ -103,6 +103,7 @@ def leave_when_closed(coordinator: Any, group_instance_id: str | None, should_st
         if should_stop():
             await coordinator._closing
             return False
+        await coordinator._client.force_metadata_update()  # a leader assigns what it sees
         return bool(await join(subscription))
 
     coordinator._maybe_leave_group, coordinator._do_rejoin_group = leave_static, join_unless_stopping

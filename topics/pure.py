@@ -1,26 +1,14 @@
 """Runner of pure stages: reads batches, calls plain code per record, owns errors, outputs, state and offsets.
 
-Order of one batch, and what a crash after each step leaves:
-
-1. process every record in memory          nothing: the batch is read again
-2. outputs and dead letters confirmed      the batch is read again, outputs appear twice (same ids)
-   (lease checked again)
-3. changelog confirmed (changes, mark)     recovery brings both; the batch is read again and passed over
-4. RocksDB written                         the same
-5. batch finished, offset committed        nothing
-
-A stage with `state_first` has its changes (not the mark) confirmed before step 2 as well: a batch that is read again after
-that finds them.
+The steps of one batch, their order and what a crash after each leaves: topics/guarantees.md. In short: handlers in memory,
+outputs confirmed, changelog confirmed (changes, mark), RocksDB, offset.
 
 A batch whose changes do not fit one changelog record batch is taken in parts, each with steps 1 to 4 and a mark of its own.
 
 All sources have the same number of partitions and the same key. Batches of partition n of all of them, and its ticks, go
 through one lane, one after another: each change sees every change before it. Between sources there is no order but arrival.
 
-`Hold` and a schema that the registry cannot give now stop the lane until it works: nothing is passed over. An output that is
-above the limit of its topic sends its input to the dead letters, and what the input changed in a table is taken back. Where
-only the broker's answer tells (the limit was made smaller while we ran), the output itself goes to the dead letters: the input
-is finished, and what it changed is right.
+`Hold` and a schema that the registry cannot give now stop the lane until it works: nothing is passed over.
 """
 
 from __future__ import annotations

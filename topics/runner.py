@@ -64,6 +64,8 @@ class Lost(NamedTuple):
 class Store(Protocol):
     """What a runner needs of tables/store.py: the durable state of a stage, by partition."""
 
+    @property
+    def changelog(self) -> tuple[str, int, dict[str, str]]: ...
     def view(self, partition: int) -> View: ...
     def database(self, partition: int) -> Database: ...
     def mark(self, partition: int, source: int) -> int: ...
@@ -121,6 +123,11 @@ class Runner:
 
     async def _read(self, stream: Any) -> None:
         raise NotImplementedError
+
+    @property
+    def changelog(self) -> tuple[str, int, dict[str, str]] | None:
+        """Name, partitions and settings of the changelog; None for a stage without tables."""
+        return None if self.store is None else self.store.changelog
 
     @property
     def ready(self) -> bool:

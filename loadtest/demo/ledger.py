@@ -14,9 +14,9 @@ from topics.installation import Installation
 # An event that a crash wrote twice is one: the same message, kind, round and attempt.
 STEPS = """
 SELECT message_id, toString(kind), any(reason), max(possible_duplicate), any(site), min(latency_ms)
-FROM events WHERE kind IN {kinds:Array(String)} GROUP BY message_id, kind, round, attempt
+FROM events WHERE has({kinds:Array(String)}, toString(kind)) GROUP BY message_id, kind, round, attempt
 """
-PROGRESS = "SELECT uniqExactIf(message_id, kind = 'accepted'), uniqExactIf(message_id, kind IN {ends:Array(String)}) FROM events"
+PROGRESS = "SELECT uniqExactIf(message_id, kind = 'accepted'), uniqExactIf(message_id, has({ends:Array(String)}, toString(kind))) FROM events"
 
 
 @dataclass
