@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agents.stage_app import StageApp, Tables
 from tables.store import Store
@@ -19,6 +19,11 @@ from topics.pure import StageRunner
 from topics.runner import Wiring
 from topics.stage import BatchStage, EffectStage, Stage
 from topics.transport import SCHEME, settings
+
+if TYPE_CHECKING:
+    from postroad.settings import Settings
+
+BESIDE_SMTP_S = 600.0  # of a delivery: place in the site's rate, content, DNS with the queue before it, pool
 
 
 def wall_clock() -> int:
@@ -38,10 +43,19 @@ def application(stage: Stage | EffectStage | BatchStage) -> Callable[[str], Stag
 
         shared = services()
         if isinstance(stage, EffectStage):
-            stage.limit = shared.settings.send_concurrency
+            fit(stage, shared.settings)
         return build(stage, shared.installation, shared, store_options=shared.store_options())
 
     return attribute
+
+
+def fit(stage: EffectStage, own: Settings) -> None:
+    """Set what depends on the settings: how many deliveries run at once, and how long (s) one may before it counts as hung,
+    which is longer than the slowest host can make it."""
+    from postroad.smtp import SmtpTimeouts  # of stages that send: the others do without
+
+    stage.limit = own.send_concurrency
+    stage.effect_s = SmtpTimeouts(scale=own.smtp_timeout_scale).longest + BESIDE_SMTP_S
 
 
 def build(

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 from agents.application import application
 from avro.records import Attempt, Event
+from postroad import ids
 from postroad.events import event
 from postroad.ledger import ATTEMPTED, WAITS, Allowed, Life, Step, follow, step_of
 from tables import due
@@ -28,8 +29,9 @@ from topics.state import View
 NAME = "audit"
 SLACK_MS = 60_000  # an alarm may be so late: steps that move a deadline by less are not written
 TICK_SECONDS = 10.0
-LOOKED_AT_ONCE = 500  # per tick and partition; there is a tick at once while more is due
-BEHIND_MS = 60_000  # a record older than that: we are catching up, and what we miss may stand in what comes
+LOOKED_AT_ONCE = 200  # per tick and partition; there is a tick at once while more is due
+TEXT_MAX = 254  # characters kept of each text, as of an address: what one tick writes fits one changelog batch, whatever they are
+BEHIND_MS = 60_000  # a record whose timestamp is older: we are catching up, and what we miss may stand in what comes
 QUIET_MS = 20_000  # for so long nothing old was read: we have caught up
 STRAYS_MS = EVENTS.retention_ms - DAY_MS  # of older messages the event accepted may be gone
 
@@ -37,7 +39,9 @@ stage = Stage(NAME, reads=[EVENTS, ATTEMPTS], writes=[EVENTS], tables=[AUDITED, 
 __getattr__ = application(stage)
 
 ALARMS = {"orphan": "orphans", "two-ends": "two_ends", "attempt-without-message": "strays"}  # reason: counter
-metrics = Metrics()  # of this process: accepted, ended (in flight is the difference), orphans, two_ends, strays
+# What this process has seen: accepted, ended, orphans, two_ends, strays; audit_behind, ticks of a partition that were silent because
+# it is behind. For graphs and alerts, not for sums: a batch that is computed again counts again. `postroad audit` counts exactly.
+metrics = Metrics()
 
 
 class _Reading:
@@ -75,9 +79,11 @@ def hear_attempt(attempt: Attempt, state: View) -> Output | None:
 
 
 def _follow(id: str, step: Step, about: Any, state: View) -> Output | None:
-    """Keep what a step changes: a deadline that moves by less than the slack of an alarm is not worth a write."""
+    """Keep what a step changes: a deadline that moves by less than the slack of an alarm is not worth a write. Raises
+    ValueError for an id that is none of ours: no tick could write what it does with one that is too long."""
     if state.now - state.record.timestamp > BEHIND_MS:
         _reading(state).behind_at = state.now
+    ids.accepted_at(id)
     known: Audited | None = state.audited.get(id)
     if known is not None and step.state == ATTEMPTED:
         return None
@@ -87,7 +93,7 @@ def _follow(id: str, step: Step, about: Any, state: View) -> Output | None:
         return None
     metrics.count("accepted", life.told and not (before and before.told))
     metrics.count("ended", bool(life.ends) and not (before and before.ends))
-    texts = [] if life.ends and life.told else [about[name] for name in TEXTS]
+    texts = [] if life.ends and life.told else [about[name][:TEXT_MAX] for name in TEXTS]
     _put(id, Audited(life, known.look_at if known else 0, known.stray if known else False, *texts), state)
     second = len(life.ends) > 1 and not (before and len(before.ends) > 1)
     return _alarm("two-ends", life.shown(), id, life, about, state) if second else None
@@ -118,6 +124,7 @@ def look(state: View) -> Iterator[Output]:
         reading.behind_at = now
     reading.ticked_at = now
     if now - reading.behind_at < QUIET_MS:
+        metrics.count("audit_behind")
         return
     for key, _ in state.deadlines.scan(due.key(state.beginning.get("") or 0, ""), limit=LOOKED_AT_ONCE):
         if (at := due.due_at(key)) > now:

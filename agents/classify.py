@@ -46,6 +46,11 @@ def judge(attempt: Attempt, state: View) -> Iterator[Output]:
         "tls": attempt["tls"], "duration_ms": attempt["duration_ms"], "possible_duplicate": attempt["possible_duplicate"],
     }  # fmt: skip
     at = attempt["at"]
+    if (own := _decided_here(message, state)) is not None:  # the end stands, whatever the verdict would be by now
+        yield EVENTS.send(event(message, own["kind"], at, NAME, **fields))
+        if own["kind"] == "bounced" and verdict.outcome == "hard":
+            yield SUPPRESSIONS.send(_hard_bounce(message, at, message["message_id"], str(reply)))
+        return
     if verdict.outcome == "delivered":
         yield _end(message, "delivered", at, NAME, fields, state)
         return
@@ -99,6 +104,12 @@ def _ended_before(message: Message, state: View) -> Ended | None:
     """Its end, unless it is this very record that had decided on it before a crash."""
     known: Ended | None = state.ended.get(message["message_id"])
     return None if known is not None and known["by"] == _here(state) else known
+
+
+def _decided_here(message: Message, state: View) -> Ended | None:
+    """Its end, if this very record had decided on it before a crash: then it is in the table, and may not have been told."""
+    known: Ended | None = state.ended.get(message["message_id"])
+    return known if known is not None and known["by"] == _here(state) else None
 
 
 def _here(state: View) -> str:

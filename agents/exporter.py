@@ -1,4 +1,6 @@
-"""What the stages of a process count, for Prometheus: `postroad_<name>_total{stage="..."}` at the setting `metrics`."""
+"""What the stages of a process count, for Prometheus, at the setting `metrics`: `postroad_<name>_total{stage="..."}`, and
+as of the last look (topics/stall.py) `postroad_lag{stage,topic,partition}`, records not yet committed, and
+`postroad_waiting{stage,why}`, partitions that wait on purpose."""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from topics.metrics import Metrics
@@ -18,13 +20,13 @@ log = logging.getLogger(__name__)
 
 
 class Counters(Collector):
-    """Counters as they are when somebody asks, which is in another thread. `sources`: (name of a stage, what it counts)."""
+    """Counters and gauges as they are when somebody asks, which is in another thread. `sources`: (name of a stage, what it counts)."""
 
     def __init__(self, sources: Sequence[tuple[str, Metrics]]):
         self.sources = sources
 
     def collect(self) -> Iterable[Metric]:
-        """One family a name, one sample a stage."""
+        """One family a name, one sample a stage; then the gauges."""
         found: defaultdict[str, dict[str, int]] = defaultdict(dict)
         for stage, metrics in self.sources:
             for name, count in list(metrics.counts.items()):
@@ -36,6 +38,14 @@ class Counters(Collector):
             for stage, count in sorted(counts.items()):
                 family.add_metric([stage], count)
             yield family
+        lag = GaugeMetricFamily("postroad_lag", "records not yet committed", labels=["stage", "topic", "partition"])
+        waiting = GaugeMetricFamily("postroad_waiting", "partitions that wait on purpose", labels=["stage", "why"])
+        for stage, metrics in self.sources:
+            for tp, records in sorted(metrics.lag.copy().items()):
+                lag.add_metric([stage, tp.topic, str(tp.partition)], records)
+            for why, partitions in sorted(metrics.waiting.copy().items()):
+                waiting.add_metric([stage, why], partitions)
+        yield from (family for family in (lag, waiting) if family.samples)
 
 
 def serve(address: str, sources: Sequence[tuple[str, Metrics]]) -> Callable[[], Any]:

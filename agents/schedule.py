@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from agents.application import application
 from avro.records import Decision, Scheduled
+from postroad import ids
 from postroad.events import ending, event
 from tables import cancelled, due
 from tables.cancelled import CANCELLED
@@ -33,8 +34,10 @@ __getattr__ = application(stage)
 @stage.on(SCHEDULED)
 def hold(entry: Scheduled, state: View) -> Output | None:
     """Kept under its time; one that waits for an operator, until it expires. Of two copies of a message (upstream was done
-    twice around a crash) the one stays that suppress has let through, since it stops the other; then the later round."""
+    twice around a crash) the one stays that suppress has let through, since it stops the other; then the later round.
+    Raises ValueError for an id that is none of ours: one that is too long could be held, and no tick could let it go."""
     message = entry["message"]
+    ids.accepted_at(message["message_id"])
     message_id, cleared, round = message["message_id"], message["cleared"], message["round"]
     waiting: Waiting | None = state.waiting.get(message_id)
     if waiting is not None and (waiting.cleared, waiting.round) >= (cleared, round):
@@ -54,7 +57,8 @@ def hold(entry: Scheduled, state: View) -> Output | None:
 @stage.on(DECISIONS)
 def decide(decision: Decision, state: View) -> Iterator[Output]:
     """A message that waits here goes on or ends. One that does not is somewhere else: nothing happens, but that it is
-    cancelled if it comes here."""
+    cancelled if it comes here. Raises ValueError as `hold`."""
+    ids.accepted_at(decision["message_id"])
     if decision["action"] == "cancel":
         state.cancelled.put(decision["message_id"], decision["reason"], state.now + cancelled.KEPT_MS)
     waiting: Waiting | None = state.waiting.get(decision["message_id"])

@@ -24,6 +24,7 @@ from avro.records import DecisionAction, MessageStream, Submission, Suppression,
 from postroad import addresses, checks, ids, settings, tenants
 from postroad.commands import dead_letters
 from postroad.commands.audit import audit
+from postroad.commands.printing import safe
 
 if TYPE_CHECKING:
     from analytics.clickhouse import Warehouse
@@ -125,7 +126,9 @@ def _show(columns: list[str], rows: list[tuple[Any, ...]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(value.isoformat(" ") if isinstance(value, datetime) else str(value)) for value in row))
+        table.add_row(
+            *(escape(safe(value.isoformat(" ") if isinstance(value, datetime) else str(value))) for value in row)
+        )
     console.print(table)
 
 
@@ -263,7 +266,7 @@ def _follow(submission: Submission, accepted_at: int, timeout_s: float) -> None:
             break
         time.sleep(0.25)
     for message_id, recipient, _ in messages:
-        print(f"{message_id} to {recipient}")
+        print(safe(f"{message_id} to {recipient}"))
         _print_timeline(warehouse, message_id)
     if not complete:
         raise CommandError(f"no end after {timeout_s:g} s; ask again later with `postroad timeline MESSAGE_ID`")
@@ -290,7 +293,7 @@ def _print_timeline(warehouse: Warehouse, message_id: str) -> None:
         reply = " ".join(str(event[part]) for part in ("reply_code", "enhanced_code", "reply") if event[part])
         said = [event["reason"], event["site"], event["mx_host"], reply, event["detail"]]
         said += ["possible duplicate"] if event["possible_duplicate"] else []
-        print(f"  {at - accepted_at / 1000:9.3f} s  {event['kind']:<10} {', '.join(filter(None, said))}")
+        print(safe(f"  {at - accepted_at / 1000:9.3f} s  {event['kind']:<10} {', '.join(filter(None, said))}"))
 
 
 @app.command()

@@ -38,7 +38,7 @@ class Allowed:
     """How long a message may stay in its state, ms. What waits has until its time (`due_at`) and `transit_ms` after it."""
 
     transit_ms: int = 600_000  # from step to step; a stage that was killed, or an unbalanced group, is back long before
-    sending_ms: int = 3_600_000  # routed: the time-outs of RFC 5321 4.5.3.2 alone are 37 minutes, for one MX host
+    sending_ms: int = 7_200_000  # routed: one attempt may take 90 minutes, `SmtpTimeouts.longest`
     expires_ms: int = (
         72 * 3_600_000
     )  # held, where its event has no due_at: the setting expires_hours after it was accepted

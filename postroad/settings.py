@@ -187,7 +187,7 @@ class Settings(BaseSettings):
     audit_transit_s: Seconds = Field(
         600.0, description="a message that takes no step for so long, and does not wait, is told as lost, seconds")  # fmt: skip
     audit_sending_s: Seconds = Field(
-        3600.0, description="the same for one that was routed: as long as an attempt may take, seconds")  # fmt: skip
+        7200.0, description="the same for one that was routed: as long as an attempt may take, seconds")  # fmt: skip
 
     @classmethod
     def settings_customise_sources(

@@ -49,14 +49,18 @@ class Client:
         """One attempt: hosts in the given order until one goes as far as MAIL.
 
         What a host says before MAIL (banner, EHLO) is about the connection and sends the attempt to the next address;
-        from MAIL on its reply is the result. No connection of the site free in time: outcome connection-limit.
+        from MAIL on its reply is the result. No connection of the site free in time: outcome connection-limit. After the
+        attempt's deadline no further host is looked up and no further address tried: the last one's reply stands.
         """
         started = self._clock()
+        deadline = started + self.pool.timeouts.of("attempt")
         result = Result("dns", "no-address", failed("dns", "no-address", "no MX host has a usable address").reply)
         tried = 0
         for host in hosts[:MAX_HOSTS]:
+            if self._clock() >= deadline:
+                break
             for address in await self._addresses(host, source):
-                if tried == MAX_ADDRESSES:
+                if tried == MAX_ADDRESSES or (tried and self._clock() >= deadline):
                     return self._timed(result, started)
                 tried += 1
                 result = await self._try(envelope, message, host, address, source, site)
@@ -146,6 +150,7 @@ class ScriptedTransport:
     refuse: dict[str, Step] = field(default_factory=dict)
     sent: list[tuple[str, Envelope, bytes]] = field(default_factory=list)
     connections: list[tuple[str, str]] = field(default_factory=list)  # (source name, host)
+    timeouts: SmtpTimeouts = field(default_factory=SmtpTimeouts)
 
     async def connect(self, source: Source, host: str, address: str, port: int) -> Session:
         """A session at once, or the scripted Failure."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from postroad.egress import Source
 from postroad.reply import failed
-from postroad.smtp_session import Failure, Session, Transport
+from postroad.smtp_session import Failure, Session, SmtpTimeouts, Transport
 
 Key = tuple[str, str]  # egress source, host address
 
@@ -67,6 +67,11 @@ class Pool:
         self._settings = settings or PoolSettings()
         self._sites: dict[str, _Site] = {}
         self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def timeouts(self) -> SmtpTimeouts:
+        """Those of its connections."""
+        return self._transport.timeouts
 
     @property
     def connections(self) -> dict[str, int]:

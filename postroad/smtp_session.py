@@ -30,7 +30,11 @@ _UNFIT_UNQUOTED = re.compile(r"[\s<>]")
 
 @dataclass(frozen=True, slots=True)
 class SmtpTimeouts:
-    """Seconds to wait for each step; a reply must be complete by then. `scale` shortens all of them, for tests."""
+    """Seconds to wait for each step; a reply must be complete by then. `scale` shortens all of them, for tests.
+
+    `attempt` is an attempt's deadline: once it has passed no further address is tried, so that the tarpits of one domain
+    hold a delivery no longer than the slowest of them does.
+    """
 
     connect: float = 30  # Postfix smtp_connect_timeout; TCP itself would try for two minutes
     banner: float = 300  # RFC 5321 4.5.3.2.1
@@ -41,12 +45,22 @@ class SmtpTimeouts:
     data: float = 120  # 4.5.3.2.4
     block: float = 180  # 4.5.3.2.5, for each CHUNK
     body: float = 600  # 4.5.3.2.6: the reply after the final dot
+    attempt: float = 900  # no RFC value: a banner and an EHLO at the last moment leave time for a second address
     scale: float = 1
 
     def of(self, step: str) -> float:
         """The scaled time-out of a step."""
         value: float = getattr(self, step)
         return value * self.scale
+
+    @property
+    def longest(self) -> float:
+        """What an attempt may take at most: a host that says every word at the last moment, begun just before the deadline."""
+        stale = 2 * self.mail  # RSET and MAIL on a connection of the pool
+        # STARTTLS (its reply, the handshake) fails: once more without; there EHLO is refused, and HELO taken
+        opening = 2 * (self.connect + self.banner) + 3 * self.ehlo + 2 * self.tls
+        message = self.mail + self.rcpt + self.data + self.body + self.block + self.body  # blocks, the last one, reply
+        return (self.attempt + stale + opening + message) * self.scale
 
 
 class Failure(Exception):
@@ -78,6 +92,10 @@ class Session(Protocol):
 
 class Transport(Protocol):
     """Opens sessions. `AioTransport` to the world, `ScriptedTransport` in tests."""
+
+    @property
+    def timeouts(self) -> SmtpTimeouts:
+        """How long it and its sessions wait."""
 
     async def connect(self, source: Source, host: str, address: str, port: int) -> Session:
         """Connect, read the banner, EHLO, STARTTLS where offered. Raises Failure, in bounded time."""

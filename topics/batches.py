@@ -75,7 +75,7 @@ class BatchRunner(Runner):
             started = time.monotonic()
             self.wait(self, "store", limit_s=self.stage.store_s)
             try:
-                await self._store(batches)
+                refused = await self._store(batches)
             except asyncio.CancelledError:
                 raise
             except Exception as exc:
@@ -88,7 +88,12 @@ class BatchRunner(Runner):
                 for batch in batches:  # a rebalance need not wait for a store that is away
                     self.consumer.abandon(batch)
                 await asyncio.sleep(RETRY_SECONDS)
-            else:
+            else:  # what ends the worker here, as in all stages: letters that are not taken, or not in `delivery_s`
+                outputs = self.outputs()
+                for place, record, error in refused:
+                    self.dead(outputs, record, error, place)
+                async with asyncio.timeout(self.wiring.delivery_s):
+                    await self.deliver(outputs, str)
                 for batch in batches:
                     self.consumer.finish(batch)
                     self.metrics.batch(len(batch.records), time.monotonic() - started)
@@ -125,20 +130,21 @@ class BatchRunner(Runner):
             await self._recoverer(self.consumer.committed(mine), self.wiring.services)
             self._recovered = assignment
 
-    async def _store(self, batches: list[Batch]) -> None:
+    async def _store(self, batches: list[Batch]) -> list[tuple[tuple[int, int], Any, Exception]]:
+        """Returns what is for the dead letters: place, record, why."""
         await self._ask()
-        rows, outputs = [], self.outputs()
+        rows: list[tuple[int, int, Any]] = []
+        refused: list[tuple[tuple[int, int], Any, Exception]] = []
         records = {(record.partition, record.offset): record for batch in batches for record in batch.records}
         for place, record in records.items():
             value = await self._value(record)
             if isinstance(value, DecodeError):
-                self.dead(outputs, record, value, place)
+                refused.append((place, record, value))
             else:
                 rows.append((*place, value))
         for partition, offset, error in await self._writer(rows, self.wiring.services):
-            self.dead(outputs, records[partition, offset], ValueError(error), (partition, offset))
-        async with asyncio.timeout(self.wiring.delivery_s):
-            await self.deliver(outputs, str)  # dead letters only
+            refused.append(((partition, offset), records[partition, offset], ValueError(error)))
+        return refused
 
     async def _value(self, record: Any) -> Any:
         while True:

@@ -48,7 +48,8 @@ class Topic(Generic[T]):
     """One topic. `name` is without the prefix of an installation; `schema` a name in avro/, or the schema itself.
 
     `partitions`: a fixed number, or None for the installation's setting (all keyed topics of the road).
-    `max_bytes`: max.message.bytes, the limit of one record batch. `append_time`: the broker's clock stamps the records.
+    `max_bytes`: max.message.bytes, the limit of one record batch. The broker's clock stamps the records: retention goes by it,
+    and a writer's clock may be a week behind.
     """
 
     name: str
@@ -58,7 +59,6 @@ class Topic(Generic[T]):
     retention_ms: int = 7 * DAY_MS
     compacted: bool = False
     max_bytes: int = MIB
-    append_time: bool = False
     config: dict[str, str] = field(default_factory=dict)
 
     def send(self, value: T, *, headers: tuple[tuple[str, bytes], ...] = ()) -> Output:
@@ -71,7 +71,7 @@ class Topic(Generic[T]):
             "cleanup.policy": "compact" if self.compacted else "delete",
             "retention.ms": str(-1 if self.compacted else self.retention_ms),
             "max.message.bytes": str(self.max_bytes),
-            "message.timestamp.type": "LogAppendTime" if self.append_time else "CreateTime",
+            "message.timestamp.type": "LogAppendTime",
             # the broker unpacks what a producer compressed, and holds it against max.message.bytes as we would see it
             "compression.type": "uncompressed",
             **self.config,
@@ -96,14 +96,12 @@ def _message_of(return_path: str) -> str:
 
 
 def _letter(letter: DeadLetter) -> str:
-    """The id of a dead letter: the place of the record, or of the input whose output was refused."""
+    """The id of a dead letter: the place of the record; of a refused output, that of its input and what it is."""
     return letter.get("source") or f"{letter['topic']}[{letter['partition']}]@{letter['offset']}"
 
 
 # A submission with its attachments is one record of up to 8 MiB; larger files go by reference (postroad/content.py).
-SUBMISSIONS: Topic[Submission] = Topic(
-    "mail.submissions", "Submission", lambda s: s["tenant"], max_bytes=8 * MIB, append_time=True
-)
+SUBMISSIONS: Topic[Submission] = Topic("mail.submissions", "Submission", lambda s: s["tenant"], max_bytes=8 * MIB)
 ACCEPTED: Topic[Message] = Topic("mail.accepted", "Message", _recipient)
 VALIDATED: Topic[Message] = Topic("mail.validated", "Message", _recipient)
 SCORED: Topic[Message] = Topic("mail.scored", "Message", _recipient)

@@ -189,8 +189,8 @@ class Consumer(stock.Consumer):
         return self._committed_offset.get(tp)  # type: ignore[no-any-return]  # Faust has no types here
 
     async def ends(self, tps: Iterable[TP]) -> dict[TP, int]:
-        """What a group at the end of each partition has committed, asked of the broker: 0 where nothing is left above what is
-        committed (an empty partition, or retention has taken the rest). Raises KafkaError."""
+        """What a group at the end of each partition has committed, asked of the broker: 0 where no record is left above what is
+        committed (an empty partition, retention has taken the rest, or the rest is markers). Raises KafkaError."""
         consumer = self._thread._ensure_consumer()
         tps = {stock.ensure_aiokafka_TP(tp): tp for tp in tps}
         if not tps:
@@ -198,7 +198,22 @@ class Consumer(stock.Consumer):
         ends = await consumer.end_offsets(list(tps))
         behind = [tp for tp, end in ends.items() if end > (self._committed_offset.get(tps[tp]) or 0)]
         first = await consumer.beginning_offsets(behind) if behind else {}
-        return {tps[tp]: 0 if first.get(tp, -1) >= end else end for tp, end in ends.items()}
+        return {
+            tps[tp]: 0 if first.get(tp, -1) >= end or self._is_read(tps[tp], end) else end for tp, end in ends.items()
+        }
+
+    def _is_read(self, tp: TP, end: int) -> bool:
+        """The fetcher has come to `end`, and what it brought is finished and committed. The rest are a transaction's markers:
+        they have offsets, and no record that could be finished."""
+        if (queue := self._delivered.get(tp)) and queue[0].first < queue[-1].next_offset:
+            return False
+        finished, committed = self._watermark.get(tp), self._committed_offset.get(tp)
+        if finished is not None and (committed is None or committed < finished):
+            return False
+        state = self._thread._ensure_consumer()._subscription.subscription.assignment.state_value(
+            stock.ensure_aiokafka_TP(tp)
+        )
+        return state is not None and state.has_valid_position and state.position >= end
 
     def state_of(self, tp: TP) -> str:
         """Why its committed offset does not move, as far as it is up to the consumer; empty where it is up to the runner."""

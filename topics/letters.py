@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Collection
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from avro.records import DeadLetter, Resolution
@@ -46,8 +46,9 @@ class LetterError(Exception):
 @dataclass(frozen=True)
 class Letter:
     """What is known of one dead letter. `letter`: as it came last, without key, value and headers (`whole` reads them);
-    `stages`: all that could not process it; `size`: bytes of its value; `times`: how often the record has failed, which is
-    once, and once more for each replay that its headers tell of."""
+    `stages`: all that could not process it, without those whose letters were dealt with before it was open again; `size`: bytes
+    of its value; `times`: how often the record has failed, which is once, and once more for each replay that its headers tell
+    of."""
 
     id: str
     letter: DeadLetter
@@ -90,10 +91,11 @@ class Chosen:
 async def read(client: Client) -> tuple[dict[str, Letter], int]:
     """Every letter by its id, in the order in which they came; and how many records of the topic are none.
 
-    A letter that comes again after its resolution (its stage was done again) stays resolved.
+    A resolution is for the letters before it. One of the same stage that comes again (its stage was done again) stays resolved;
+    one of another stage, that reads the same topic and came later to the record, is open.
     """
     letters: dict[str, Letter] = {}
-    resolutions: dict[str, Resolution] = {}
+    resolved: dict[str, tuple[Resolution, set[str]]] = {}  # the last one, and the stages that have had one
     strange = 0
 
     def pass_over(record: Any, error: DecodeError) -> None:
@@ -107,14 +109,21 @@ async def read(client: Client) -> tuple[dict[str, Letter], int]:
             continue
         id = DEAD_LETTERS.key(value)
         if value["resolution"] is not None:
-            resolutions[id] = value["resolution"]
+            _, done = resolved.get(id, (None, set()))
+            if (known := letters.get(id)) is not None:
+                done.update(known.stages)
+                letters[id] = replace(known, resolution=value["resolution"])
+            resolved[id] = value["resolution"], done | {value["stage"]}
             continue
-        before = letters.get(id)
-        stages = dict.fromkeys((*(before.stages if before else ()), value["stage"]))
-        letters[id] = Letter(id, _bare(value), tuple(stages), len(value["value"] or b""), 1 + _replays(value))
-    for id in resolutions.keys() & letters.keys():
-        known = letters[id]
-        letters[id] = Letter(id, known.letter, known.stages, known.size, known.times, resolutions[id])
+        before, (resolution, done) = letters.get(id), resolved.get(id, (None, set()))
+        if value["stage"] not in done:
+            resolution = None
+        elif before is not None and before.resolution is None:  # open for another stage: this one's is dealt with
+            continue
+        stages = () if before is None or (before.resolution and not resolution) else before.stages
+        letters[id] = Letter(
+            id, _bare(value), tuple(dict.fromkeys((*stages, value["stage"]))), len(value["value"] or b""), 1 + _replays(value), resolution
+        )  # fmt: skip
     return letters, strange
 
 

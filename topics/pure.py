@@ -17,7 +17,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,9 +30,12 @@ from topics.consumer import Batch, Consumer, Tick
 from topics.outputs import Outputs
 from topics.runner import HOLD_SECONDS, REST_MAX_SECONDS, SWEEP_SECONDS, Runner, Store, TooMuchChange, Wiring, give_up
 from topics.stage import Handler, Hold, Preparer, Stage, Ticker, outputs_of
-from topics.state import Memory, View
+from topics.state import Database, Memory, View
 
 log = logging.getLogger(__name__)
+
+EVERYTHING = 1 << 62
+PREPARE_SLACK_S = 5.0  # beyond `prepare_s`, for a cancelled `prepare` to end
 
 #: One batch is computed per turn of the loop, first come first served, whatever app or partition it is of. Without it a stage
 #: with a backlog computes a batch of each partition in every turn, and all I/O of the stages behind it waits.
@@ -73,6 +76,22 @@ class Lane:
         """Work that began at `since` (monotonic seconds) is done."""
         now = time.monotonic()
         self._rested_at = now + min(now - since, REST_MAX_SECONDS)
+
+
+class Some:
+    """A `Database` that lists `left` entries at most, all in all. `found`: how many it has listed."""
+
+    def __init__(self, database: Database, left: int):
+        self.database, self.left, self.found = database, left, 0
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.database.get(key)
+
+    def items(self, first: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
+        items = self.database.items(first, min(limit, self.left))
+        self.left -= len(items)
+        self.found += len(items)
+        return items
 
 
 class StageRunner(Runner):
@@ -216,6 +235,8 @@ class StageRunner(Runner):
         view = self._view(partition, {})
         pairs = [(record, value) for record in todo if not isinstance(value := values[record.offset], DecodeError)]
         if pairs:
+            key = "prepare", partition
+            self.wait(key, "prepare", partition, limit_s=self.stage.prepare_s + PREPARE_SLACK_S)
             try:
                 async with asyncio.timeout(self.stage.prepare_s):
                     await preparer(pairs, view)
@@ -225,6 +246,8 @@ class StageRunner(Runner):
                 raise
             except Exception:
                 log.exception("%s: prepare failed; its handlers put off what they miss", self.stage.name)
+            finally:
+                self.wait_over(key)
         return view.found
 
     def _view(self, partition: int, found: dict[Any, Any]) -> View:
@@ -329,19 +352,14 @@ class StageRunner(Runner):
             async with _turn:
                 if not self.consumer.is_current(tick):
                     return False
-                outputs, view = self.outputs(), self._view(tick.tp.partition, {})
-                view.begin()
                 try:
-                    for output in outputs_of(ticker(view)):
-                        self.add(outputs, output, None)
+                    view, entries, outputs = self._compute_tick(tick.tp.partition, ticker)
                 except UnknownSchema:
                     raise
                 except Exception:
                     log.exception("%s: a tick failed and is tried again at its next turn", self.stage.name)
                     self.metrics.count("failed_ticks")
                     return False
-                view.keep()
-                entries = view.entries()
             if not entries and not outputs.pending:
                 return False
             await self._write(tick, view, entries, outputs, {})
@@ -354,6 +372,26 @@ class StageRunner(Runner):
             return False
         finally:
             self.consumer.abandon(tick)
+
+    def _compute_tick(self, partition: int, ticker: Ticker) -> tuple[View, dict[bytes, bytes | None], Outputs]:
+        """A turn of which one write takes all: one that changes more is done again and finds fewer entries in its tables; the
+        others have their turn at once. Raises TooMuchChange where that does not help: one entry is too much by itself."""
+        assert self.store is not None  # checked where tickers are set up
+        left, refused = EVERYTHING, ""
+        while True:
+            outputs, view = self.outputs(), self._view(partition, {})
+            view._database = some = Some(view._database, left)
+            for output in outputs_of(ticker(view)):
+                self.add(outputs, output, None)
+            view.keep()
+            entries = view.entries()
+            size, room = self.store.size(entries), self.store.room(outputs)
+            if size <= room and (entries or outputs.pending or not refused):
+                return view, entries, outputs
+            refused = refused or f"{size} bytes of changes of state in one turn of a ticker, and one write takes {room}"
+            if size <= room or some.found < 2:
+                raise TooMuchChange(refused)
+            left = some.found // 2
 
     def _sweep(self, view: View) -> None:
         """Delete entries of tables with expiry whose time is over."""

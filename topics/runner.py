@@ -8,13 +8,13 @@ batches.py say what they write in which order, and what a crash after each step 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import math
 import os
 import sys
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -59,6 +59,11 @@ class Lost(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
+
+    def digest(self) -> str:
+        """16 hexadecimal digits of what it says."""
+        what = repr((self.key, self.value, [tuple(header) for header in self.headers]))
+        return hashlib.blake2b(what.encode(), digest_size=8).hexdigest()
 
 
 class Store(Protocol):
@@ -212,20 +217,20 @@ class Runner:
         """Return when all outputs are stored where they were to go, or, where a topic refuses one for good, in the dead
         letters. Their inputs are finished, with what they changed: a replay writes the output alone.
 
-        `place_of` names the input of a source: topic[partition]@offset. Raises RuntimeError where the dead letters refuse
-        one as well: nothing is passed over.
+        `place_of` names the input of a source: topic[partition]@offset. A refused output is named by it and by what it is, so
+        that two of them never share a letter, whatever another run has refused before. Raises RuntimeError where the dead
+        letters refuse one as well: nothing is passed over.
         """
         await outputs.deliver()
         if not outputs.refused:
             return
-        numbers = Counter[str]()
         for topic, partition, (key, value, headers, source), error in sorted(outputs.refused, key=lambda r: r[:2]):
             if topic == self.wiring.names[DEAD_LETTERS]:
                 break
-            place, now = place_of(source), self.wiring.clock()
-            numbers[place] += 1
-            record = Lost(topic, partition, -1, now, key, value, headers)
-            self.dead(outputs, record, error, source, place=f"{place}#{numbers[place]}")
+            record = Lost(topic, partition, -1, self.wiring.clock(), key, value, headers)
+            self.dead(
+                outputs, record, error, source, place=f"{place_of(source)}#{topic}[{partition}]:{record.digest()}"
+            )
         else:
             await outputs.deliver()
             if not outputs.refused:

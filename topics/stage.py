@@ -122,7 +122,7 @@ class EffectStage(Declared):
     second sees what the first has left in `state`.
 
     `effect_s`: an effect that takes longer hangs, and the worker is started again (topics/stall.py). Its own time limits, all
-    together, stay below: SMTP's phases come to 40 minutes with a host that answers each at the last moment.
+    together, stay below: agents/application.py sets it from the time-outs of SMTP.
     """
 
     limit: int = 200  # effects at once; those that take long do not count (topics/effects.py)

@@ -5,15 +5,18 @@ waited for on purpose. What is waited for on purpose is said by whoever waits, a
 
 hold, registry    a handler's `Hold`, a schema that the registry cannot give now        no limit
 store             ClickHouse: no limit between two tries, `BatchStage.store_s` for one
+prepare           what a batch of a pure stage needs from outside, `Stage.prepare_s`
 effect            an effect within `EffectStage.effect_s`, or one that holds the place of the next
 rebalance, recovery, lease, broker    the group or the broker keeps us waiting: limit `away_s`, twice the rebalance time-out and
                   `stall_s`, counted from the last moment without any of them; recovery that goes on does not count
 
 The end of a partition is asked of the broker, past the fetcher, which may be what is stuck. Time is counted in looks, so that
-the time of a frozen process (SIGSTOP) is not held against it: a frozen worker goes on, without a lease.
+the time of a frozen process (SIGSTOP) is not held against it: it goes on, without a lease, but see below.
 
 A loop that does not turn cannot look: `Beat`, a thread, ends the process. Code that keeps the interpreter's lock as well (a
 regular expression without end) keeps that thread out too: then faulthandler's, which needs no lock, does it, with status 1.
+That one goes by the machine's time, and knows of no freeze: a process that was frozen for longer than twice `stall_s` may end
+so when it goes on. It has lost its partitions long before, so it is started again with nothing to lose.
 """
 
 from __future__ import annotations
@@ -90,7 +93,8 @@ class Watch:
                 )
             return
         self._away = 0.0
-        self._stood = {tp: self._stand(tp, ends[tp], elapsed) for tp in mine}
+        self.metrics.lag = {tp: max(0, ends[tp] - (self.app.consumer.committed_offset(tp) or 0)) for tp in mine}
+        self._stood = {tp: self._stand(tp, elapsed) for tp in mine}
         self.metrics.waiting = Counter(why for tp in mine if self.metrics.lag[tp] and (why := self.runner.wait_of(tp)))
         stalled = [tp for tp, (_, stood) in self._stood.items() if stood >= self.stall_s]
         if stalled:
@@ -122,11 +126,10 @@ class Watch:
         )
         return self._recovered != before
 
-    def _stand(self, tp: TP, end: int, elapsed: float) -> tuple[int | None, float]:
+    def _stand(self, tp: TP, elapsed: float) -> tuple[int | None, float]:
         committed = self.app.consumer.committed_offset(tp)
-        lag = self.metrics.lag[tp] = max(0, end - (committed or 0))
         before, stood = self._stood.get(tp, (-1, 0.0))
-        if not lag or committed != before or self.runner.wait_of(tp):
+        if not self.metrics.lag[tp] or committed != before or self.runner.wait_of(tp):
             return committed, 0.0
         return committed, stood + elapsed
 

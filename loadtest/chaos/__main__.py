@@ -34,7 +34,7 @@ from analytics.clickhouse import WarehouseError, connect
 from deploy.local import ROOT, STATE
 from loadtest.chaos.account import Account, account
 from loadtest.chaos.cluster import Cluster
-from loadtest.chaos.faults import FAULTS, Field
+from loadtest.chaos.faults import ENDING, EXCUSED, FAULTS, Field
 from loadtest.chaos.fleet import Fleet
 from loadtest.chaos.load import SETTINGS, Load
 from loadtest.chaos.recount import recount
@@ -51,8 +51,6 @@ GIVE_UP_S = 120.0  # a road that stands still for so long is not waited for
 LOOK_S = 0.1
 DUPLICATES_MAX = 0.01  # of the messages
 REFUSED = MessageSizeTooLargeError.__name__
-#: measured from its beginning, since a system that runs on must not need an operator; other faults from their end
-FROM_BEGINNING = ("worker-kill", "worker-freeze", "state-lost", "broker-kill", "poison", "clock-step", "topic-small")
 
 
 class Run:
@@ -66,7 +64,9 @@ class Run:
         self.done: Counter[str] = Counter()
         self.stalls: list[tuple[float, str]] = []
         self.violations: list[str] = []
-        self.field = Field(cluster, fleet, load.installation, random.Random(seed), self.wait, self.meanwhile, SESSION_S)
+        self.field = Field(
+            cluster, fleet, load.installation, random.Random(seed), self.wait, self.meanwhile, self.left, SESSION_S
+        )
         self._behind: list[tuple[float, ExitStack, Fault]] = []
 
     def say(self, text: str) -> None:
@@ -93,15 +93,16 @@ class Run:
     # -- faults ----------------------------------------------------------------------------------------------------
     def restart_all(self) -> None:
         """A clean restart of every worker under load: one of each stage, then the other."""
+        self.watch.longest_s = 0.0
         for ordinal in sorted({worker.ordinal for worker in self.fleet.workers}):
             workers = [worker for worker in self.fleet.workers if worker.ordinal == ordinal]
-            self._left(self.fleet.restart(*workers))
+            self.left(self.fleet.restart(*workers))
             self.fleet.wait_ready(workers)
         self.say("every worker was restarted cleanly")
         self.done["rolling-restart"] += 1
         self._moved("rolling-restart", time.monotonic(), MOVES_S)
 
-    def _left(self, statuses: Mapping[str, int]) -> None:
+    def left(self, statuses: Mapping[str, int]) -> None:
         self.violations += [f"{name} left SIGTERM with status {status}" for name, status in statuses.items() if status]
 
     def inject(self, fault: Fault) -> None:
@@ -111,17 +112,37 @@ class Run:
         self.say(f"{fault}")
         self.done[fault.kind] += 1
         since, stack = time.monotonic(), ExitStack()
+        excused = {fault.target if stage == "target" else stage for stage in EXCUSED.get(fault.kind, ())}
+        self._excuse(stack, set(STAGES) if "all" in excused else excused)
         if fault.kind in BEHIND:
             stack.enter_context(FAULTS[fault.kind](self.field, fault))
             self._behind.append((since + fault.lasting_s, stack, fault))
             return
+        self.watch.longest_s = 0.0
+        ended = self._ended(fault)
         with stack:
             stack.enter_context(FAULTS[fault.kind](self.field, fault))
             self.wait(fault.lasting_s)
-        limit = MOVES_S
-        if fault.kind == "worker-freeze":
-            limit += SESSION_S
-        self._moved(str(fault), since if fault.kind in FROM_BEGINNING else time.monotonic(), limit)
+        self._moved(str(fault), time.monotonic() if excused else since, MOVES_S + self.frozen_s(fault))
+        if fault.kind in ENDING and self._ended(fault) == ended:
+            self.violations.append(f"{fault}: no worker ended, it has not bitten")
+        if fault.kind == "topic-small":
+            self.replay()
+
+    @staticmethod
+    def frozen_s(fault: Fault) -> float:
+        """For how long a frozen worker rightly keeps its partitions."""
+        return SESSION_S if fault.kind == "worker-freeze" else 0.0
+
+    def _ended(self, fault: Fault) -> int:
+        stage = ENDING.get(fault.kind, "")
+        return sum(len(worker.exits) for worker in self.fleet.of(fault.target if stage == "target" else stage))
+
+    def _excuse(self, stack: ExitStack, stages: set[str]) -> None:
+        """Until the stack is left."""
+        new = stages - self.watch.excused
+        self.watch.excused |= new
+        stack.callback(self.watch.excused.difference_update, new)
 
     def end_behind(self, everything: bool = False) -> None:
         """End what lasts while others come and go, when its time is over."""
@@ -131,38 +152,39 @@ class Run:
                 self.wait(max(0.0, until - time.monotonic()))
             if time.monotonic() >= until:
                 self._behind.remove(entry)
+                self.watch.longest_s = 0.0
                 stack.close()
                 self._moved(str(fault), time.monotonic(), MOVES_S)
 
     def _moved(self, what: str, since: float, limit: float) -> None:
-        """Wait until nothing stands still since a time."""
-        without = ["events_sink"] if self._behind else []
-
-        def moves() -> bool:
-            return self.watch.looked_at > since and not self.watch.standing(since, without)
-
-        moves_again = self.wait(GIVE_UP_S, until=moves)
-        took = time.monotonic() - since
+        """Wait until nothing stands still since a time; what stood longest meanwhile is noted."""
+        moves_again = self.wait(
+            GIVE_UP_S, until=lambda: self.watch.looked_at > since and not self.watch.standing(since)
+        )
+        took, where = self.watch.longest_s, self.watch.where
         self.stalls.append((took, what))
         if took > limit:
-            self.violations.append(f"{what}: the road moved again after {took:.1f} s, {limit:g} s is the limit")
+            self.violations.append(f"{what}: {where} stood still for {took:.1f} s, {limit:g} s is the limit")
         if not moves_again:
-            for line in self.watch.standing(since, without)[:10]:
+            self.violations.append(f"{what}: the road does not move again after {GIVE_UP_S:g} s")
+            for line in self.watch.standing(since)[:10]:
                 self.say(f"stands still: {line}")
 
     # -- the end ---------------------------------------------------------------------------------------------------
-    def replay(self, environment: Mapping[str, str]) -> None:
-        """What topics refused while they were too small goes where it was to go, by the command for it."""
+    def replay(self) -> None:
+        """What a topic refused while it was too small goes where it was to go, by the command for it."""
         command = [sys.executable, "-m", "postroad", "dead-letters", "replay", "--all", "--yes", "--error", REFUSED]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300)
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, **self.fleet.environment}, timeout=300
+        )
         said = (done.stdout or done.stderr).strip().splitlines()
         self.say(f"dead-letters replay: {said[-1] if said else 'nothing said'}")
-        if done.returncode:
-            self.violations.append(f"dead-letters replay ended with status {done.returncode}")
+        if done.returncode or not said or said[-1] == "replayed: 0":
+            self.violations.append(f"nothing was refused, or not replayed: status {done.returncode}, {said[-1:]}")
 
     def stop(self) -> None:
         """All workers, cleanly."""
-        self._left(self.fleet.stop())
+        self.left(self.fleet.stop())
 
     def drain(self) -> None:
         """Until everything that was accepted has ended, or nothing ends any more."""
@@ -213,7 +235,6 @@ def chaos(folder: Path, console: Console, messages: int, rounds: int, seed: int,
         run.end_behind(everything=True)
         run.say("no more faults")
         run.wait(3600.0, until=lambda: load.done)
-        run.replay(fleet.environment)
         run.drain()
         folders = [worker.data_dir for worker in fleet.workers]
         run.stop()

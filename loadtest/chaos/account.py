@@ -39,6 +39,7 @@ from postroad.intake import distinct
 from postroad.senders import message_of
 from topics.catalogue import ALL, EVENTS, SUBMISSIONS, Topic
 
+AUDIT = "audit"
 SHOWN = 5  # examples of each kind of difference
 KINDS = ("accepted", "deferred", "reported", *sorted(ENDS))  # events that tell of ends, or may admit a second delivery
 
@@ -82,7 +83,7 @@ async def _account(load: Load, warehouse: Warehouse, poisoned: Collection[str], 
     letters = await reading.letters(at)
     async with Reader(at) as reader:
         sent = await accepted(reader, load.acknowledgements, plan(load.planned, load.seed), letters)
-        kafka, last = await lives(reader)
+        kafka, last, alarms = await lives(reader)
     rows = (await asyncio.to_thread(warehouse.query, STEPS, {"kinds": [*KINDS]})).rows
     found = compare(sent, kafka, gather(rows), load.farm.receipts, last, round(early_s * 1000))
     from_topics, from_clickhouse = (
@@ -92,6 +93,7 @@ async def _account(load: Load, warehouse: Warehouse, poisoned: Collection[str], 
     nobody_reads = tuple(f"{at.name(topic)}[" for topic in ALL if topic not in read_by_stages())
     expected = {place for place in poisoned if not place.startswith(nobody_reads)}
     found.differences += reports(from_topics, from_clickhouse) + put_aside(letters, expected)
+    _tell(found, "alarms of the live audit, where nothing is wrong", alarms)
     return found
 
 
@@ -144,13 +146,17 @@ async def accepted(
     return sent
 
 
-async def lives(reader: Reader) -> tuple[dict[str, Life], dict[str, str]]:
-    """Every message that has an event in Kafka, as `loadtest.demo.ledger.lives` has it from ClickHouse; and its last event."""
+async def lives(reader: Reader) -> tuple[dict[str, Life], dict[str, str], list[str]]:
+    """Every message that has an event in Kafka, as `loadtest.demo.ledger.lives` has it from ClickHouse; its last event; what
+    stage audit has found."""
+    alarms: list[str] = []
     seen: set[str] = set()
     rows: list[tuple[str, str, str, bool, str, int]] = []
     last: dict[str, str] = {}
     async for _, event in reader.read(EVENTS):
         id, kind = event["message_id"], event["kind"]
+        if event["stage"] == AUDIT:
+            alarms.append(f"{id}: {event['reason']}")
         if kind not in KINDS:
             last[id] = f"{kind} {event['reason']}".strip()
             continue
@@ -162,7 +168,7 @@ async def lives(reader: Reader) -> tuple[dict[str, Life], dict[str, str]]:
                 (id, "reported" if again else kind, event["reason"], event["possible_duplicate"], event["site"], 0)
             )
         last[id] = f"{kind} {event['reason']}".strip()
-    return gather(rows), last
+    return gather(rows), last, alarms
 
 
 # -- the comparison, pure ----------------------------------------------------------------------------------------------

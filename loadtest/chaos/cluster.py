@@ -32,7 +32,7 @@ from loadtest.chaos.proxy import Cut, Toxiproxy
 from loadtest.mxfarm import Farm
 
 REPLICAS, IN_SYNC = 3, 2
-SYNC_TIMEOUT_S = 60.0
+SYNC_TIMEOUT_S = 120.0  # two cores carry 25 processes, some of them just starting
 ASK_TIMEOUT_S = 10.0
 POLL_S = 0.2
 
@@ -233,7 +233,7 @@ class Cluster:
     def start_clickhouse(self) -> None:
         """It runs again, whatever was done to it."""
         self._signal_clickhouse(signal.SIGCONT)
-        self.clickhouse.start()
+        self.clickhouse.start(SYNC_TIMEOUT_S)
 
     def _signal_clickhouse(self, number: signal.Signals) -> None:
         if self.clickhouse.process is not None:

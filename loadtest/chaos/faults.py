@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -22,6 +22,7 @@ from topics.installation import Installation
 FARM_SITES = ("accept", "starttls", "half")  # those that most of the load goes to
 TOO_SMALL = 400  # bytes of max.message.bytes: no record of the road fits
 SLOW_MS, SLOW_KB = 150, 2000
+SUBMISSIONS_STAGE = "ingest"  # it writes contents
 POISON = (
     b"",
     b"\x00",
@@ -35,7 +36,7 @@ POISON = (
 @dataclass
 class Field:
     """What faults act on. `wait(seconds)` passes the time and keeps the workers supervised; `meanwhile` is one
-    look after them. `poisoned`: places of the
+    look after them; `left` takes the exit statuses of those that were told to end. `poisoned`: places of the
     records that nobody can read, as dead letters name them."""
 
     cluster: Cluster
@@ -44,6 +45,7 @@ class Field:
     dice: random.Random
     wait: Callable[[float], object]
     meanwhile: Callable[[], None]
+    left: Callable[[Mapping[str, int]], None]
     session_s: float
     poisoned: set[str] = field(default_factory=set)
 
@@ -67,6 +69,8 @@ def worker_freeze(on: Field, fault: Fault) -> Iterator[None]:
     """SIGSTOP for longer than its session, then it goes on as if nothing had been: a zombie."""
     worker = on.worker(fault.target)
     on.fleet.freeze(worker)
+    if not worker.frozen:
+        raise RuntimeError(f"{worker.name} has no process to freeze")
     try:
         yield
         on.wait(on.session_s)
@@ -78,11 +82,11 @@ def worker_freeze(on: Field, fault: Fault) -> Iterator[None]:
 def join_leave(on: Field, fault: Fault) -> Iterator[None]:
     """1 -> 3 -> 2 workers."""
     for worker in on.fleet.of(fault.target)[1:]:
-        on.fleet.leave(worker)
+        on.left({worker.name: on.fleet.leave(worker)})
     on.wait(1.0)
     joined = [on.fleet.join(fault.target) for _ in range(2)]
     on.wait(6.0)
-    on.fleet.leave(joined[1])
+    on.left({joined[1].name: on.fleet.leave(joined[1])})
     yield
 
 
@@ -188,7 +192,8 @@ def poison(on: Field, fault: Fault) -> Iterator[None]:
 
 @contextmanager
 def network_cut(on: Field, fault: Fault) -> Iterator[None]:
-    on.cluster.cut(int(fault.target))
+    number, kind = fault.target.split()
+    on.cluster.cut(int(number), kind)  # type: ignore[arg-type]  # one of proxy.Cut
     try:
         yield
     finally:
@@ -235,4 +240,23 @@ FAULTS: dict[str, Kind] = {
     "network-slow": network_slow,
     "clock-step": clock_step,
 }
-SUBMISSIONS_STAGE = "ingest"  # it writes contents
+
+#: Stages that stand still while a fault lasts, since what they need is away; "target": that of the fault; "all": every one.
+#: Their time is counted from its end, that of all others from its beginning.
+EXCUSED: dict[str, tuple[str, ...]] = {
+    "clickhouse-kill": ("events_sink",),
+    "clickhouse-freeze": ("events_sink",),
+    "clickhouse-away": ("events_sink",),
+    "dns-silent": ("validate", "route"),
+    "farm-refuse": ("send",),
+    "farm-stall": ("send",),
+    "farm-close": ("send",),
+    "disk-full-content": ("ingest",),
+    "disk-full-tables": ("target",),
+    "network-cut": ("all",),
+    "network-slow": ("all",),
+}
+#: Faults that end a worker of their target; one that ends none has not bitten.
+ENDING: dict[str, str] = {
+    "worker-kill": "target", "state-lost": "target", "disk-full-tables": "target", "disk-full-content": SUBMISSIONS_STAGE,
+}  # fmt: skip

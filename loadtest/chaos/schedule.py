@@ -30,12 +30,14 @@ LASTING_S = {  # of what is not over in a moment
 }
 BEHIND = ("clickhouse-away",)  # other faults go on while these last
 STATEFUL = ("ingest", "suppress", "send", "classify", "schedule")
+CUTS = ("broken", "silent", "deaf")  # proxy.py
 CLOCK_STEPS_S = (-150, 150)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`target`: a stage, a number of a broker, seconds of the clock, as the kind has it; empty for none."""
+    """`target`: a stage, a number of a broker (and how it is cut off), seconds of the clock, as the kind has it; empty for
+    none."""
 
     kind: str
     target: str = ""
@@ -74,7 +76,7 @@ def schedule(seed: int, rounds: int, stages: Sequence[str], brokers: int = 3) ->
             [fault("disk-full-tables", dice.choice(STATEFUL))],
             [fault("topic-small", dice.choice(("mail.attempts", "mail.cleared", "mail.outbound", "mail.scheduled")))],
             [fault("poison")],
-            [fault("network-cut", dice.randint(1, brokers))],
+            [fault("network-cut", f"{dice.randint(1, brokers)} {dice.choice(CUTS)}")],
             [fault("network-slow")],
             [fault("clock-step", dice.choice(CLOCK_STEPS_S))],
         ]

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from postroad import ledger, settings
+from postroad.commands.printing import safe
 from postroad.ledger import Finding, Report
 
 DAY_MS = 86_400_000
@@ -67,7 +68,7 @@ def audit(
         for report in reports:
             _show(report)
         for line in differences:
-            print(f"the sources differ: {line}")
+            print(safe(f"the sources differ: {line}"))
         if differences:
             print(
                 "  is events_sink running, and its lag small? What both have for longer than the transit time must be equal."

@@ -28,6 +28,7 @@ TopicName = Annotated[str, typer.Option(help="From this topic alone, with or wit
 Since = Annotated[str, typer.Option(help="ISO 8601, or a date (UTC).")]
 Until = Annotated[str, typer.Option(help="ISO 8601, or a date (UTC).")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="As `list` shows them.")]
+OldToo = Annotated[bool, typer.Option("--old-too", help="Also letters older than classify remembers ends.")]
 By = Annotated[str, typer.Option(help="Who; default: the user of this process.")]
 
 TEXT_SHOWN = 100  # characters of an error in the list
@@ -101,6 +102,7 @@ def replay(
     why: Annotated[str, typer.Option(help="What was mended, for the next who looks.")] = "",
     by: By = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    old_too: OldToo = False,
 ) -> None:
     """Put records back to the topics that they came from, with their history in headers."""
     from postroad.cli import CommandError
@@ -123,6 +125,7 @@ def replay(
         async with _client() as client:
             async for id, letter in letters.whole(client, chosen):
                 try:
+                    _refuse_old(letter, old_too)
                     place = await letters.replay(client, id, letter, by or getpass.getuser(), why, _now())
                 except letters.LetterError as error:
                     failed += 1
@@ -150,6 +153,7 @@ def discard(
         bool,
         typer.Option("--no-end", help="End no message: the record is forged, or a copy of one that went on."),
     ] = False,
+    old_too: OldToo = False,
 ) -> None:
     """Give records up: the messages that they name end as dropped, dead-letter, with who and why."""
     from postroad.cli import CommandError
@@ -165,7 +169,7 @@ def discard(
             known = await _known(client, ids)
             async for id, letter in letters.whole(client, _open(known)):
                 try:
-                    told = await _discard(client, letter, known[id], by or getpass.getuser(), why, no_end)
+                    told = await _discard(client, letter, known[id], by or getpass.getuser(), why, no_end, old_too)
                 except letters.LetterError as error:
                     failed += 1
                     print(safe(f"{id}: not discarded: {error}"), file=sys.stderr)
@@ -177,7 +181,9 @@ def discard(
         raise CommandError(f"{failed} of {len(set(ids))} dead letters were not discarded")
 
 
-async def _discard(client: Client, letter: DeadLetter, known: Letter, by: str, why: str, no_end: bool) -> str:
+async def _discard(
+    client: Client, letter: DeadLetter, known: Letter, by: str, why: str, no_end: bool, old_too: bool
+) -> str:
     """Write the ends, then the resolution: one that dies in between is discarded again, and classify passes over the second
     ends. Returns what it means."""
     from postroad import settings
@@ -196,10 +202,24 @@ async def _discard(client: Client, letter: DeadLetter, known: Letter, by: str, w
         else:
             doing = Discard(by, why, now, round(settings.load().expires_hours * 3_600_000))
             outputs, told = doing.writes(topic, value, letter, known.stages)
+            if outputs:
+                _refuse_old(letter, old_too)
             for output in outputs:
                 await client.send(output)
     await letters.note(client, letter, {"action": "discarded", "by": by, "why": why, "at": now})
     return told
+
+
+def _refuse_old(letter: DeadLetter, old_too: bool) -> None:
+    """Raises LetterError where the end that its message may have had meanwhile is forgotten, so that it could have a second."""
+    from tables.ended import KEPT_MS
+    from topics.letters import LetterError
+
+    if not old_too and _now() - letter["at"] > KEPT_MS:
+        raise LetterError(
+            f"it is older than {KEPT_MS // 86_400_000} days, and ends are remembered for no longer: its message could have a second one. "
+            "Look at `postroad timeline MESSAGE` first; if that shows no end, say --old-too (`discard --no-end` ends nothing)"
+        )
 
 
 async def _decoded(client: Client, topic: Topic[Any], letter: DeadLetter) -> tuple[Any, str]:

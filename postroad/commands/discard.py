@@ -11,7 +11,8 @@ Kafka has acknowledged a submission, so its recipients count as accepted also wh
 of a submission that it fails at; where it did all the same (it was done again around a crash, with another outcome), ids and events
 are the same as ours, and the message has the end that comes first.
 
-An attempt that only a watcher of the ledger failed at was judged by classify: nothing ends.
+Nothing ends by an attempt that only a watcher of the ledger failed at: classify has judged it, or will; if it fails at it too, that
+opens the letter again (topics/letters.py).
 """
 
 from __future__ import annotations
@@ -59,17 +60,25 @@ class Discard:
     def writes(
         self, topic: Topic[Any], value: Any, letter: DeadLetter, stages: Collection[str]
     ) -> tuple[list[Output], str]:
-        """The outputs, in order, and what they mean in words, for the record `value` of `topic`. Raises LetterError where the
-        ledger would have a hole."""
+        """The outputs, in order, and what they mean in words, for the record `value` of `topic` that `stages` failed at. Raises
+        LetterError where the ledger would have a hole."""
+        passed = [stage for stage in stages if stage not in WATCHERS]
+        letter = {
+            **letter,
+            "stage": passed[-1] if passed else letter["stage"],
+        }  # whose end it is, of two that read a topic
         if topic is SUBMISSIONS:
             return self._submission(value, letter)
         if topic is EVENTS:
-            return [], _step(value)
+            return [], _step(value, stages)
         if topic in MESSAGES:
             tried = any(header["name"] == PERFORMED[0] for header in letter["headers"])
             return self._message(value, letter, tried)
         if topic is ATTEMPTS and WATCHERS.issuperset(stages):
-            return [], f"nothing ends: classify has judged this attempt of message {value['message']['message_id']}"
+            return [], (
+                f"nothing ends: only {', '.join(stages)} failed at this attempt of message {value['message']['message_id']}. If classify "
+                "fails at it too, the letter is open again"
+            )
         if topic in AROUND:
             return self._message(value["message"], letter, topic is ATTEMPTS and _taken(value))
         return [], f"no message ends by this: what it said is not done ({topic.name})"
@@ -109,7 +118,7 @@ class Discard:
         return ENDINGS.send(ending(message, "dropped", self.at, letter["stage"], REASON, self.by, self.why))
 
 
-def _step(step: Event) -> str:
+def _step(step: Event, stages: Collection[str]) -> str:
     kind, message_id = step["kind"], step["message_id"]
     if not _is_ours(message_id):
         return f"no end: {message_id!r} is no message id, so nothing of that name was ever accepted"
@@ -118,6 +127,8 @@ def _step(step: Event) -> str:
             f"this is the event {kind} of message {message_id}: without it the ledger has a hole. Replay it once its stage "
             "can process it (if it names a message that never was, discard it with --no-end)"
         )
+    if WATCHERS.issuperset(stages):
+        return f"nothing ends: message {message_id} goes on, {', '.join(stages)} has not followed the step {kind}"
     return f"nothing ends: message {message_id} goes on, its timeline lacks the step {kind}"
 
 

@@ -5,6 +5,7 @@ from builders import HOUR_MS, ID, NOW, attempt, content, events, message, routed
 
 from agents.classify import stage
 from postroad.events import ending
+from postroad.retry import RetrySchedule
 from postroad.senders import message_of
 from topics.catalogue import ATTEMPTS, ENDINGS, EVENTS, REPORTS, SCHEDULED, SUPPRESSIONS
 from topics.stage import Hold
@@ -91,6 +92,32 @@ async def test_deferral_says_when_it_is_tried_again(classify):
     assert entry["message"]["content"]["inline"], "it is needed again"
     outputs = await classify.feed(ATTEMPTS, {**attempt(450, phase="rcpt"), "message": entry["message"]})
     assert NOW + 810_000 <= values(outputs, SCHEDULED)[0]["due_at"] <= NOW + 990_000, "the second pause is longer"
+
+
+@pytest.mark.parametrize(
+    ("first", "pauses", "now", "pauses_now", "told"),
+    [
+        (attempt(450, "later", "", "rcpt"), (7_200,), None, (60,), [("expired", "system-error")]),
+        (attempt(450, "later", "", "rcpt"), (7_200,), attempt(), (60,), [("expired", "delivered")]),
+        (attempt(550, "User unknown", "5.1.1", "rcpt"), (60,), None, (60,), [("bounced", "user-unknown")]),
+        (attempt(550, "User unknown", "5.1.1", "rcpt"), (60,), attempt(450, "later", "", "rcpt"), (60,), [("bounced", "system-error")]),
+        (attempt(), (60,), attempt(550, "User unknown", "5.1.1", "rcpt"), (60,), [("delivered", "user-unknown")]),
+    ],
+)  # fmt: skip
+async def test_an_end_decided_before_a_crash_is_told_whatever_the_verdict_is_now(classify, services, first, pauses, now,
+                                                                                pauses_now, told):  # fmt: skip
+    """Other settings, or a release with other rules (here: another reply), read the record again: its end is in the table."""
+    services.retries = RetrySchedule(pauses, 0.1, (60,))
+    before = values(await classify.feed(ATTEMPTS, first), EVENTS)
+    stored = classify.state.ended.get(ID)
+    classify._offset -= 1  # the same record
+    services.retries = RetrySchedule(pauses_now, 0.1, (60,))
+    again = await classify.feed(ATTEMPTS, now or first)
+    assert events(again) == told
+    assert values(again, EVENTS)[0]["event_id"] == before[0]["event_id"]
+    hard = told == [("bounced", "user-unknown")]
+    assert [output.topic for output in again] == ([EVENTS, SUPPRESSIONS] if hard else [EVENTS])
+    assert classify.state.ended.get(ID) == stored
 
 
 async def test_greylisted_comes_back_soon(classify):

@@ -122,8 +122,12 @@ def told_only(topic, value, stages=("suppress",), **letter):
 def test_what_ends_nothing():
     step = event(whole(ACCEPTED, message()), "validated", NOW, "validate")
     assert "lacks the step validated" in told_only(EVENTS, step, ("events_sink",))
-    assert "classify has judged" in told_only(ATTEMPTS, attempt(250), ("audit",))
-    assert discard(ATTEMPTS, attempt(250), ("audit", "classify"))[0], "classify has not"
+    assert "audit has not followed the step validated" in told_only(EVENTS, step, ("audit",))
+    told = told_only(ATTEMPTS, attempt(250), ("audit",))
+    assert "only audit failed" in told and "has judged" not in told, "of classify nothing is known"
+    for stages in (("audit", "classify"), ("classify", "audit")):
+        (end,), _ = discard(ATTEMPTS, attempt(250), stages, stage="audit")
+        assert end.value["stage"] == "classify", "audit ends nothing"
     assert "no recipients" in told_only(SUBMISSIONS, {**submission(), "recipients": []})
     decision = {"message_id": ID, "recipient": "r@there.test", "action": "drop", "by": "op", "at": NOW}
     entry = {"recipient": "r@there.test", "tenant": "", "reason": "manual", "at": NOW, "evidence": "e"}

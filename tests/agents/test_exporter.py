@@ -7,6 +7,7 @@ import urllib.request
 from types import SimpleNamespace
 
 import pytest
+from faust.types import TP
 
 from agents import audit
 from agents.exporter import serve
@@ -43,6 +44,19 @@ def test_every_counter_of_every_stage_as_it_is_now(served):
     ]
     send.count("performed")
     assert 'postroad_performed_total{stage="send"} 4.0' in scrape(port)
+
+
+def test_lag_and_what_is_waited_for_are_gauges(served):
+    port, send, classify = served
+    send.lag = {TP("mail.outbound", 1): 7, TP("mail.outbound", 0): 0}
+    classify.waiting["hold"] = 2
+    assert scrape(port) == [
+        'postroad_lag{partition="0",stage="send",topic="mail.outbound"} 0.0',
+        'postroad_lag{partition="1",stage="send",topic="mail.outbound"} 7.0',
+        'postroad_waiting{stage="classify",why="hold"} 2.0',
+    ]
+    send.lag = {}
+    assert len(scrape(port)) == 1, "of a partition that has gone there is none"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 from builders import HOUR_MS, ID, NOW, decision, events, message, scheduled, values
 
 from agents.schedule import RELEASED_AT_ONCE, stage
+from postroad import ids
 from topics.catalogue import ACCEPTED, DECISIONS, SCHEDULED, SCORED, VALIDATED
 from topics.testing import Scripted
 
@@ -13,17 +14,22 @@ def schedule(services):
     return Scripted(stage, services, NOW)
 
 
+def own(number):
+    """The id of a message of its own."""
+    return ids.message_id(NOW, "acme", "s", "0:0", str(number))
+
+
 def entry(number, due_at, **fields):
-    return scheduled(due_at, message_id=f"m{number}", **fields)
+    return scheduled(due_at, message_id=own(number), **fields)
 
 
 async def test_nothing_before_its_time_everything_at_it_in_the_order_of_time(schedule):
     await schedule.feed(SCHEDULED, entry(1, NOW + 300), entry(2, NOW + 100), entry(3, NOW + 200))
     assert await schedule.tick() == []
     schedule.now = NOW + 199
-    assert [m["message_id"] for m in values(await schedule.tick(), SCORED)] == ["m2"]
+    assert [m["message_id"] for m in values(await schedule.tick(), SCORED)] == [own(2)]
     schedule.now = NOW + 300
-    assert [m["message_id"] for m in values(await schedule.tick(), SCORED)] == ["m3", "m1"]
+    assert [m["message_id"] for m in values(await schedule.tick(), SCORED)] == [own(3), own(1)]
     assert await schedule.tick() == []
     assert schedule.state.due.scan() == schedule.state.waiting.scan() == []
 
@@ -73,9 +79,9 @@ async def test_an_entry_before_all_that_was_released_is_found(schedule):
     await schedule.feed(SCHEDULED, entry(1, NOW - 10), entry(2, NOW - 10), entry(3, NOW + 5))
     await schedule.tick()
     await schedule.feed(SCHEDULED, entry(4, NOW - 1000), entry(5, NOW - 10))
-    assert [m["message_id"] for m in values(await schedule.tick(), SCORED)] == ["m4", "m5"]
+    assert [m["message_id"] for m in values(await schedule.tick(), SCORED)] == [own(4), own(5)]
     schedule.now = NOW + 5
-    assert [m["message_id"] for m in values(await schedule.tick(), SCORED)] == ["m3"]
+    assert [m["message_id"] for m in values(await schedule.tick(), SCORED)] == [own(3)]
 
 
 async def test_a_tick_with_nothing_due_reads_one_entry_and_passes_over_what_was_released(schedule, monkeypatch):
@@ -139,11 +145,11 @@ async def test_an_operator_ends_it(schedule, action, end):
 
 async def test_a_cancel_that_comes_before_its_message(schedule):
     """It is on its way here, and may wait for longer than suppress remembers the cancel."""
-    assert await schedule.feed(DECISIONS, decision("cancel"), decision("drop", message_id="m2")) == []
+    assert await schedule.feed(DECISIONS, decision("cancel"), decision("drop", message_id=own(2))) == []
     assert events(await schedule.feed(SCHEDULED, scheduled(NOW + 1000))) == [("cancelled", "cancelled")]
     assert await schedule.feed(SCHEDULED, entry(2, NOW + 1000)) == []
     schedule.now = NOW + 1000
-    assert [m["message_id"] for m in values(await schedule.tick(), SCORED)] == ["m2"]
+    assert [m["message_id"] for m in values(await schedule.tick(), SCORED)] == [own(2)]
 
 
 async def test_a_late_copy_of_what_was_cancelled_does_not_wait(schedule):
@@ -154,7 +160,7 @@ async def test_a_late_copy_of_what_was_cancelled_does_not_wait(schedule):
 
 
 async def test_decision_about_a_message_that_does_not_wait_here(schedule):
-    assert await schedule.feed(DECISIONS, decision("drop", message_id="elsewhere")) == []
+    assert await schedule.feed(DECISIONS, decision("drop", message_id=own("elsewhere"))) == []
     assert schedule.dead_letters == []
 
 
@@ -162,3 +168,12 @@ async def test_a_message_that_never_expires_can_wait_for_ever(schedule):
     await schedule.feed(SCHEDULED, {**scheduled(None, "held"), "message": message(expires_at=(1 << 63) - 1)})
     schedule.now = 1 << 62
     assert await schedule.tick() == []
+
+
+@pytest.mark.parametrize("id", ["x" * 900_000, "", ID.upper(), ID + "\n"])
+async def test_an_id_that_is_none_of_ours_is_not_kept(schedule, id):
+    """A tick would have to write what it does with it."""
+    await schedule.feed(SCHEDULED, scheduled(NOW, message_id=id))
+    await schedule.feed(DECISIONS, decision("cancel", message_id=id))
+    assert [letter["error"] for letter in schedule.dead_letters] == ["ValueError"] * 2
+    assert schedule.database.values == {}

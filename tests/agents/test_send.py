@@ -1,14 +1,18 @@
 """Send: one delivery for one message, signed, within the site's limits; what cannot go now is parked."""
 
+import dataclasses
+
 import pytest
 from builders import HOUR_MS, ID, NOW, content, events, message, route, routed, values
 
+from agents.application import fit
 from agents.send import PATIENCE_MS, stage
 from postroad.bounces import classify
 from postroad.dkim import verify
 from postroad.outcomes import BUSY_MS
 from postroad.retry import PUT_OFF_MS
-from postroad.smtp import PoolSettings, Reply, Step, failed
+from postroad.settings import Settings
+from postroad.smtp import PoolSettings, Reply, SmtpTimeouts, Step, failed
 from topics.catalogue import ATTEMPTS, ENDINGS, OUTBOUND, SCHEDULED
 from topics.testing import Scripted
 
@@ -191,3 +195,12 @@ async def test_deliveries_are_kept_a_day_longer_than_the_message(send):
 
 async def test_work_on_one_message_is_done_one_after_another():
     assert stage.identity(message(round=1)) == stage.identity(message(round=2)) == ID
+
+
+@pytest.mark.parametrize("scale", [0.02, 1, 10])
+def test_the_slowest_host_is_no_stall(scale):
+    """A worker that ended for it would do everything in flight again, and meet the same host."""
+    own = dataclasses.replace(stage)
+    fit(own, Settings(smtp_timeout_scale=scale, send_concurrency=7))
+    assert own.effect_s > SmtpTimeouts(scale=scale).longest + PATIENCE_MS / 1000
+    assert own.limit == 7 and own.performer is stage.performer

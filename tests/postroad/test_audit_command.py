@@ -113,8 +113,14 @@ def test_no_clickhouse_is_an_error_that_says_what_to_do(reports, monkeypatch):
 
 
 def test_a_time_that_no_calendar_has_and_a_hostile_name_are_shown(reports):
-    reports["topics"].strays.append(Finding("[bold]x", "\0", "broadcast", "attempted", 1 << 62))
-    assert audit().exit_code == 1
+    evil = "[bold]\x1b[2J\x1b]0;owned\x07\r\x9b2J\u202e"
+    reports["topics"].strays.append(Finding("[bold]x", evil, "broadcast", evil, 1 << 62, evil))
+    for name in ("topics", "clickhouse"):
+        reports[name].counts[evil, "broadcast"] = Count(1, 1, 0)
+        reports[name].settled[evil, "broadcast"] = (1, name == "topics")
+    done = audit()
+    assert done.exit_code == 1 and "sources differ: [bold]" in done.output and "\\u001b[2J" in done.output
+    assert all(c.isprintable() or c == "\n" for c in done.output), "nothing that a terminal obeys"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -23,6 +24,7 @@ MESSAGE = {
     "tags": [EVIL],
 }  # fmt: skip
 VALUE = Codec("Message").encode(MESSAGE)
+NOW = time.time_ns() // 1_000_000
 
 
 class Desk:
@@ -42,7 +44,7 @@ class Desk:
         """A letter; returns its id."""
         letter = {
             "stage": "suppress", "topic": self.installation.name(topic), "partition": 1, "offset": 0, "timestamp": 1_700_000_000_000,
-            "key": b"k", "value": value, "headers": [], "error": "ValueError", "text": "what was wrong", "at": 1_700_000_000_000, **fields,
+            "key": b"k", "value": value, "headers": [], "error": "ValueError", "text": "what was wrong", "at": NOW, **fields,
         }  # fmt: skip
         output = DEAD_LETTERS.send(letter)
         self.run(lambda client: client.send(output))
@@ -77,9 +79,9 @@ def desk(installation, monkeypatch):
 
 def test_listed_and_chosen(desk):
     assert desk("list").split() == ["id", "at", "stage", "topic", "error", "text", "size", "state", "times"]
-    first = desk.put(offset=1)
+    first = desk.put(offset=1, at=1_700_000_000_000)
     evil = desk.put(offset=2, stage=EVIL, error=EVIL, text=EVIL, at=-(1 << 62))
-    other = desk.put(EVENTS, b"junk", stage="events_sink", error="DecodeError", at=1_800_000_000_000)
+    other = desk.put(EVENTS, b"junk", stage="events_sink", error="DecodeError", at=1_900_000_000_000)
     assert "\\u001b[31m" in desk("list") and evil in desk("list")
     found = [json.loads(line) for line in desk("list", "--json").splitlines()]
     assert [one["id"] for one in found] == [first, evil, other]
@@ -88,9 +90,9 @@ def test_listed_and_chosen(desk):
         "text": "what was wrong", "size": len(VALUE), "state": "open", "times": 1,
     }  # fmt: skip
     for options in (("--stage", "events_sink"), ("--error", "DecodeError"), ("--topic", "mail.events"),
-                    ("--topic", desk.installation.name(EVENTS)), ("--since", "2027-01-15"), ("--since", "2027-01-15T08:00:00Z")):  # fmt: skip
+                    ("--topic", desk.installation.name(EVENTS)), ("--since", "2030-03-17"), ("--since", "2030-03-17T17:46:40Z")):  # fmt: skip
         assert [json.loads(line)["id"] for line in desk("list", "--json", *options).splitlines()] == [other], options
-    assert other not in desk("list", "--until", "2027-01-15")
+    assert other not in desk("list", "--until", "2030-03-17")
     assert "'soon' is not a time" in desk("list", "--since", "soon", status=1)
 
 
@@ -161,6 +163,30 @@ def test_discarded_with_who_and_why(desk):
     assert needed in desk("list")
     assert "nothing ends, as was asked" in desk("discard", needed, forged, "--why", "forged", "--no-end")
     assert len(desk.values(ENDINGS)) == 1 and "suppress" not in desk("list")
+
+
+def test_older_than_ends_are_remembered(desk):
+    """Its message may have had its end since, and classify would write a second one."""
+    names = dict(zip(("young", "replayed", "discarded", "garbage", "copy"), range(5), strict=True))
+    week = 7 * 86_400_000
+    ids = {
+        name: desk.put(offset=n, at=NOW - week - 60_000)
+        for name, n in names.items()
+        if name not in ("young", "garbage")
+    }
+    ids["young"] = desk.put(offset=0, at=NOW - week + 600_000)
+    ids["garbage"] = desk.put(offset=3, value=b"garbage", at=NOW - week - 60_000)
+    for arguments in (("replay", ids["replayed"]), ("discard", ids["discarded"], "--why", "x")):
+        refused = desk(*arguments, status=1)
+        assert "older than 7 days" in refused and "postroad timeline" in refused and "--old-too" in refused
+    assert desk.values(SCORED) == [] == desk.values(ENDINGS)
+    assert "nothing ends, as was asked" in desk("discard", ids["copy"], "--why", "x", "--no-end")
+    assert "no end" in desk("discard", ids["garbage"], "--why", "x")
+    assert desk.values(ENDINGS) == []
+    desk("replay", ids["replayed"], "--old-too")
+    desk("discard", ids["discarded"], "--why", "x", "--old-too")
+    desk("discard", ids["young"], "--why", "x")
+    assert (len(desk.values(SCORED)), len(desk.values(ENDINGS))) == (1, 2)
 
 
 def test_printing():

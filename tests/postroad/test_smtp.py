@@ -5,9 +5,12 @@ import contextlib
 import datetime
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from aiosmtplib.errors import SMTPTimeoutError
+from aiosmtplib.response import SMTPResponse
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -15,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.dns import ScriptedResolver
+from postroad.dns import AddressAnswer, ScriptedResolver
 from postroad.egress import Source
 from postroad.reply import Result
 from postroad.smtp import (
@@ -30,7 +33,7 @@ from postroad.smtp import (
     Step,
     failed,
 )
-from postroad.smtp_session import Failure, to_wire
+from postroad.smtp_session import CHUNK, Failure, Session, to_wire
 
 SOURCE = Source("s1", "127.0.0.1", "out.example.com")
 ENVELOPE = Envelope("b-1@bounce.example.com", "user@example.org")
@@ -272,6 +275,125 @@ async def test_addresses_tried_are_bounded() -> None:
     transport = ScriptedTransport(refuse=dict.fromkeys(names, busy))
     result = await Client(Pool(transport), ScriptedResolver()).deliver(ENVELOPE, MAIL, names, SOURCE, "site")
     assert (result.outcome, len(transport.connections)) == ("timeout", 5)
+
+
+@dataclass
+class Tarpits(ScriptedTransport):
+    """Hosts that keep every connection for `each` seconds before they turn out to be of no use; `now` is the clock."""
+
+    each: float = 0
+    now: float = 0
+
+    async def connect(self, source: Source, host: str, address: str, port: int) -> Session:
+        self.now += self.each
+        self.refuse[host] = failed("ehlo", "timeout", f"{host} says nothing")
+        return await super().connect(source, host, address, port)
+
+
+@pytest.mark.parametrize("scale", [0.02, 1, 10])
+async def test_an_attempt_over_tarpits_ends_at_its_deadline(scale: float) -> None:
+    transport = Tarpits(timeouts=SmtpTimeouts(scale=scale), each=599 * scale)  # banner and EHLO
+    resolver = ScriptedResolver(known={f"mx{n}": [f"127.0.0.{n}"] for n in range(1, 6)})
+    client = Client(Pool(transport), resolver, clock=lambda: transport.now)
+    result = await client.deliver(ENVELOPE, MAIL, list(resolver.known), SOURCE, "site")
+    assert (result.phase, result.outcome, result.reply.temporary) == ("ehlo", "timeout", True)
+    assert (result.mx_host, len(transport.connections)) == ("mx2", 2), "the last one's reply stands"
+    assert result.duration_ms == pytest.approx(2 * 599_000 * scale)
+    in_one = ScriptedResolver(known={"mx": [f"127.0.0.{n}" for n in range(1, 6)]})
+    transport.connections.clear()
+    await Client(Pool(transport), in_one, clock=lambda: transport.now).deliver(ENVELOPE, MAIL, ["mx"], SOURCE, "site")
+    assert len(transport.connections) == 2, "of one host too"
+
+
+async def test_one_address_is_tried_however_slow_dns_was() -> None:
+    class Slow(ScriptedResolver):
+        async def addresses(self, host: str) -> AddressAnswer:
+            transport.now += 1000
+            return await super().addresses(host)
+
+    transport = Tarpits()
+    client = Client(Pool(transport), Slow(known={"mx1": ["127.0.0.1"]}), clock=lambda: transport.now)
+    result = await client.deliver(ENVELOPE, MAIL, ["mx1", "mx2"], SOURCE, "site")
+    assert (result.mx_host, result.phase, len(transport.connections)) == ("mx1", "ehlo", 1)
+    result = await client.deliver(ENVELOPE, MAIL, ["nowhere", "mx1"], SOURCE, "site")
+    assert (result.outcome, result.reply.temporary, len(transport.connections)) == ("no-address", True, 1)
+
+
+class Latest:
+    """A wire to a host that says every word at the last moment, as long as `late`; else at once. `now` is the clock.
+
+    It offers STARTTLS and fails at it; then it refuses EHLO and takes HELO. It stands in for aiosmtplib's protocol.
+    """
+
+    now = 0.0
+    late = False
+    connect_s = body_s = 0.0
+    first: "Latest"  # the one that the pool keeps
+    unsolicited = False
+    transport = None
+
+    def __init__(self) -> None:
+        self.is_connected, self.secure, self.blocks = True, False, 0
+        self.pass_by(Latest.connect_s)
+
+    def pass_by(self, seconds: float) -> None:
+        Latest.now += seconds if Latest.late else 0
+
+    async def read_response(self, seconds: float) -> SMTPResponse:
+        self.pass_by(seconds)
+        return SMTPResponse(220, "mx") if not self.blocks else SMTPResponse(250, "taken")
+
+    async def execute_command(self, command: bytes, **within: float) -> SMTPResponse:
+        self.pass_by(within["timeout"])
+        verb = command[:4]
+        if Latest.late and self is Latest.first and verb == b"MAIL":  # RSET was answered: it has gone stale just now
+            raise SMTPTimeoutError("late")
+        if verb == b"EHLO":
+            if self.secure:
+                return SMTPResponse(250, "mx\nSTARTTLS")
+            return SMTPResponse(500, "what?") if Latest.late else SMTPResponse(250, "mx")
+        if verb == b"RCPT" and not Latest.late:
+            return SMTPResponse(450, "later")
+        return SMTPResponse(354 if verb == b"DATA" else 250, "OK")
+
+    async def start_tls(self, context: ssl.SSLContext, server_hostname: str, **within: float) -> SMTPResponse:
+        self.pass_by(2 * within["timeout"])  # its reply, the handshake
+        raise SMTPTimeoutError("late")
+
+    async def write_body(self, wire: bytes, block_timeout: float) -> None:
+        self.blocks += 1
+        self.pass_by(block_timeout if len(wire) <= CHUNK else Latest.body_s)
+
+    def abort(self) -> None:
+        self.is_connected = False
+
+
+@pytest.mark.parametrize("scale", [0.02, 1, 10])
+async def test_nothing_takes_longer_than_the_time_outs_say(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slowest host there can be, after the deadline has just not been reached: the sum of `longest`, to the second."""
+    timeouts = SmtpTimeouts(scale=scale)
+    opened: list[Latest] = []
+
+    async def create_connection(*_: object, **__: object) -> tuple[None, Latest]:
+        wire = Latest()
+        wire.secure = Latest.late and len(opened) == 1
+        opened.append(wire)
+        return None, wire
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", create_connection)
+    monkeypatch.setattr(Latest, "now", 0.0)
+    monkeypatch.setattr(Latest, "connect_s", timeouts.of("connect"))
+    monkeypatch.setattr(Latest, "body_s", timeouts.of("body"))
+    resolver = ScriptedResolver(known={"mx": ["127.0.0.2"]})
+    client = Client(Pool(AioTransport(timeouts)), resolver, clock=lambda: Latest.now)
+    result = await client.deliver(ENVELOPE, MAIL, ["mx"], SOURCE, "site")
+    assert (result.phase, Latest.now) == ("rcpt", 0), "a connection is in the pool, its next word is RSET"
+    monkeypatch.setattr(Latest, "first", opened[0], raising=False)
+    monkeypatch.setattr(Latest, "late", True)
+    result = await client.deliver(ENVELOPE, bytes(2 * CHUNK), ["mx"], SOURCE, "site")
+    assert result.delivered and len(opened) == 3
+    assert Latest.now == pytest.approx(timeouts.longest - timeouts.of("attempt"))
+    client.pool.close()
 
 
 async def test_helo_where_ehlo_is_not_known(farm: Farm) -> None:

@@ -374,8 +374,8 @@ async def test_an_output_that_the_broker_refuses_is_a_dead_letter(bench):
     await bench.cycles()
     assert bench.out == [0]
     (letter,) = bench.dead
-    assert (letter["error"], letter["topic"], letter["source"]) == (
-        "MessageSizeTooLargeError", TARGET.name, f"{SOURCE.name}[0]@1#1")  # fmt: skip
+    assert (letter["error"], letter["topic"]) == ("MessageSizeTooLargeError", TARGET.name)
+    assert letter["source"].startswith(f"{SOURCE.name}[0]@1#{TARGET.name}[0]:")
     assert CODEC.decode(letter["value"])["seq"] == 1
     assert bench.consumer.low == 2
     assert bench.runner.store.view(0).done.get(quiet(1)["event_id"]), "it was performed, and that is known"

@@ -1,5 +1,6 @@
 """Dead letters as an operator finds them on a real broker: folded by id, chosen, put back byte for byte, noted."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -78,6 +79,25 @@ async def test_folded_by_id_whatever_else_lies_in_the_topic(client, installation
     assert all(one.letter["value"] is None for one in found.values())
 
 
+async def test_a_resolution_is_for_the_letters_before_it(client, installation):
+    """Two stages read one topic; the second one comes to the record when the first one's letter was dealt with."""
+    resolved = DEAD_LETTERS.send(
+        letter(installation.name(SCORED), 1, stage="audit", resolution=resolution("discarded"))
+    )
+    id = await put(client, offset=1, stage="audit", text="audit's")
+    await client.send(resolved)
+    await put(client, offset=1, stage="audit", text="again")
+    assert (await letters.read(client))[0][id].state == "discarded"
+    await put(client, offset=1, stage="classify", text="classify's")
+    await put(client, offset=1, stage="audit", text="again")
+    found = (await letters.read(client))[0][id]
+    assert (found.state, found.stages, found.letter["text"]) == ("open", ("classify",), "classify's")
+    await client.send(resolved)  # by whichever letter it was dealt with: those before it are
+    await put(client, offset=1, stage="classify")
+    await put(client, offset=1, stage="audit")
+    assert (await letters.read(client))[0][id].state == "discarded"
+
+
 def test_what_is_chosen():
     one = letters.Letter("id", letter(at=50), ("suppress", "audit"), 1, 1)
     assert Chosen().takes(one)
@@ -129,7 +149,7 @@ async def test_replay_is_the_same_record_in_the_same_partition_with_its_history(
 
 async def test_refused_output_goes_where_it_was_to_go(client):
     topic = client.installation.name(CLEARED)
-    source = f"{client.installation.name(SCORED)}[1]@9#2"
+    source = f"{client.installation.name(SCORED)}[1]@9#mail.cleared[2]:00c0ffee00c0ffee"
     id = await put(
         client, topic=topic, partition=2, offset=-1, source=source, error="MessageSizeTooLargeError", text="too large"
     )
@@ -162,6 +182,9 @@ async def test_topic_that_still_refuses_it_is_told_and_the_next_one_goes(client)
     admin = AIOKafkaAdminClient(bootstrap_servers=client.installation.bootstrap)
     await admin.start()
     await admin.alter_configs([topic])
+    while not any(entry[:2] == ("max.message.bytes", "5000") for answer in await admin.describe_configs([topic])
+                  for resource in answer.resources for entry in resource[4]):  # fmt: skip
+        await asyncio.sleep(0.05)  # the broker hears of it from its controller
     await admin.close()
     large, small = await put(client, offset=1, value=b"x" * 6000), await put(client, offset=2)
     with pytest.raises(LetterError, match=r"mail.scored refuses the record.*max\.message\.bytes"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -345,6 +347,24 @@ async def test_prepare_finds_for_the_whole_batch_and_a_timeout_is_for_the_handle
     assert [letter["offset"] for letter in bench.dead] == [1]
 
 
+async def test_prepare_is_a_stated_wait_within_its_limit(tmp_path, producer):
+    """That of ingest may take as long as a stall needs."""
+    stage, waits = Stage("s", [SOURCE], [TARGET], prepare_s=60.0), []
+
+    @stage.prepare(SOURCE)
+    async def look(records, state):
+        ((_, partition, until),) = bench.runner._waits.values()
+        waits.append((bench.runner.wait_of(HERE), partition, round(until - time.monotonic())))
+        if len(waits) > 1:
+            raise RuntimeError("resolver")
+
+    stage.on(SOURCE)(lambda value, state: waits.append(bench.runner.wait_of(HERE)))
+    bench = Bench(stage, tmp_path, producer)
+    assert await bench.run(event(0))
+    assert await bench.run(event(1))
+    assert waits == [("prepare", 0, 65), "", ("prepare", 0, 65), ""]
+
+
 async def test_prepare_may_fail_or_hold(tmp_path, producer, caplog):
     stage, failures = Stage("s", [SOURCE], [TARGET]), [RuntimeError("resolver"), Hold("blob store")]
 
@@ -403,13 +423,17 @@ async def test_output_that_the_broker_refuses_goes_to_the_dead_letters_itself(be
     (letter,) = bench.dead
     assert (letter["error"], letter["topic"], letter["partition"], letter["offset"]) == (
         "MessageSizeTooLargeError", TARGET.name, 0, -1)  # fmt: skip
-    assert (letter["key"], letter["value"], letter["source"]) == (b"user-000000", refused, f"{SOURCE.name}[0]@1#1")
+    assert (letter["key"], letter["value"], letter["source"]) == (
+        b"user-000000",
+        refused,
+        f"{SOURCE.name}[0]@1#{TARGET.name}[0]:dcced6d8e0e0ea3c",
+    )
     assert bench.count("user-000000") == 3, "its input is finished, a replay writes the output alone"
     assert bench.consumer.finished == [batch]
     assert bench.runner.store.mark(0, 0) == 2
 
 
-async def test_refused_outputs_of_one_input_are_numbered_and_keep_their_headers(tmp_path, producer):
+async def test_refused_outputs_of_one_input_are_told_apart_and_keep_their_headers(tmp_path, producer):
     stage = Stage("s", reads=[SOURCE], writes=[TARGET])
 
     @stage.on(SOURCE)
@@ -421,12 +445,35 @@ async def test_refused_outputs_of_one_input_are_numbered_and_keep_their_headers(
     bench = Bench(stage, tmp_path, producer)
     assert await bench.run(event(0))
     assert bench.out == [1]
-    assert [(letter["source"], letter["headers"]) for letter in bench.dead] == [
-        (f"{SOURCE.name}[0]@0#1", [{"name": "n", "value": b"0"}]),
-        (f"{SOURCE.name}[0]@0#2", [{"name": "n", "value": b"2"}]),
+    assert [letter["headers"] for letter in bench.dead] == [
+        [{"name": "n", "value": b"0"}],
+        [{"name": "n", "value": b"2"}],
     ]
     keys = [record.key.decode() for record in producer.logs[DEAD_LETTERS.name, 0]]
     assert keys == [letter["source"] for letter in bench.dead], "each is a letter of its own"
+    assert len(set(keys)) == 2
+    assert all(re.fullmatch(rf"{SOURCE.name}\[0\]@0#{TARGET.name}\[0\]:[0-9a-f]{{16}}", key) for key in keys)
+
+
+async def test_a_refused_output_has_one_id_whatever_an_earlier_run_has_refused(tmp_path, producer):
+    """They were numbered as they were refused: after a crash another one had the id of the first, and a replay lost one."""
+    stage = Stage("s", reads=[SOURCE], writes=[TARGET])
+
+    @stage.on(SOURCE)
+    def two(value, state):
+        return [TARGET.send({**value, "seq": n}) for n in range(2)]
+
+    first, second = [CODEC.encode({**event(0), "seq": n}) for n in range(2)]
+    bench = Bench(stage, tmp_path, producer)
+    batch = bench.batch(event(0))
+    producer.refuses = {second}
+    assert await bench.runner._run(batch)
+    producer.refuses = {first, second}  # made smaller again, before the offset was committed
+    assert await bench.runner._run(batch)
+    ids = {}
+    for letter in bench.dead:
+        ids.setdefault(letter["source"], set()).add(letter["value"])
+    assert sorted(ids.values(), key=min) == [{first}, {second}]
 
 
 async def test_refused_output_of_a_tick_is_a_dead_letter(tmp_path, producer):
@@ -446,7 +493,8 @@ async def test_refused_output_of_a_tick_is_a_dead_letter(tmp_path, producer):
     assert await bench.runner._tick(Tick(HERE, 1), due)
     assert bench.out == [6]
     (letter,) = bench.dead
-    assert (letter["source"], letter["topic"], letter["timestamp"]) == ("tick:s[0]@1234#1", TARGET.name, 1234)
+    assert letter["source"].startswith(f"tick:s[0]@1234#{TARGET.name}[0]:")
+    assert (letter["topic"], letter["timestamp"]) == (TARGET.name, 1234)
     assert bench.count("ticks") == 1
 
 
@@ -491,6 +539,85 @@ async def test_ticks_write_outputs_and_state_and_a_failure_waits_for_the_next_tu
     assert ticks == [False, True, False], "True: there may be more that is due"
     assert bench.out == [5]
     assert (bench.count("ticks"), bench.count("lost")) == (1, None)
+    assert bench.counts["failed_ticks"] == 1
+
+
+BIG: Table[bytes] = Table(1, "big", bytes, bytes)
+
+
+def growing(sizes):
+    """A ticker that makes two large ones, of a size of `sizes`, of each small entry; the second after its output."""
+    stage = Stage("s", reads=[SOURCE], writes=[TARGET], tables=[BIG])
+    stage.on(SOURCE)(lambda value, state: None)
+
+    @stage.every(1)
+    def grow(state):
+        for key, value in state.big.scan(limit=500):
+            if value == b"due":
+                n = int(key)
+                state.big.delete(key)
+                state.big.put(b"x" + key, b"x" * (sizes[n] // 2))
+                yield TARGET.send(event(n))
+                state.big.put(b"y" + key, b"y" * (sizes[n] // 2))
+
+    def fill(state):
+        for n in range(len(sizes)):
+            state.big.put(f"{n:03}", b"due")
+
+    return stage, grow, fill
+
+
+async def test_a_tick_that_changes_more_than_one_write_takes_is_done_in_pieces(tmp_path, producer):
+    """It ended the worker, at every start. 40 entries of 60 KB; a write takes half a megabyte."""
+    stage, grow, fill = growing([60_000] * 40)
+    bench = Bench(stage, tmp_path, producer)
+    assert await bench.runner._tick(Tick(HERE, 1), fill)
+    turns = 0
+    while await bench.runner._tick(Tick(HERE, 1), grow):
+        turns += 1
+        found = [key[1:] for key, _ in bench.runner.store._db(0).items() if key[0] == BIG.number]
+        done = {key[1:] for key in found if key[:1] == b"x"}
+        assert done == {key[1:] for key in found if key[:1] == b"y"} == {b"%03d" % n for n in bench.out}, "no halves"
+        assert {key for key in found if key[:1] == b"0"} == {b"%03d" % n for n in range(40)} - done
+    assert bench.out == list(range(40))
+    assert turns >= 5
+    assert bench.counts["failed_ticks"] == 0
+
+
+async def test_one_entry_of_a_tick_that_no_write_takes_waits_for_its_next_turn(tmp_path, producer, caplog):
+    stage, grow, fill = growing([700_000])
+    bench = Bench(stage, tmp_path, producer)
+    assert await bench.runner._tick(Tick(HERE, 1), fill)
+    assert not await bench.runner._tick(Tick(HERE, 1), grow), "not at once again"
+    assert (bench.counts["failed_ticks"], bench.out) == (1, [])
+    assert "one turn of a ticker" in caplog.text
+    assert await bench.run(event(0)), "records go on"
+
+
+async def test_a_tick_that_finds_nothing_when_it_may_find_less_is_no_empty_one(tmp_path, producer, caplog):
+    """What is done stands in front of what is due: it would be passed over in silence, for ever."""
+    stage, grow, fill = growing([60_000] * 20)
+    bench = Bench(stage, tmp_path, producer)
+
+    def done(state):
+        for n in range(100):
+            state.big.put(f"!{n:03}", b"done")
+
+    assert await bench.runner._tick(Tick(HERE, 1), done)
+    assert await bench.runner._tick(Tick(HERE, 1), fill)
+    assert not await bench.runner._tick(Tick(HERE, 1), grow)
+    assert bench.counts["failed_ticks"] == 1
+    assert "one turn of a ticker" in caplog.text
+
+
+async def test_a_tick_with_a_value_that_its_table_does_not_hold_is_a_failed_one(tmp_path, producer):
+    stage = counting()
+    bench = Bench(stage, tmp_path, producer)
+
+    def wrong(state):
+        state.counts.put("a", "no number")
+
+    assert not await bench.runner._tick(Tick(HERE, 1), wrong)
     assert bench.counts["failed_ticks"] == 1
 
 

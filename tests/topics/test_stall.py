@@ -89,6 +89,15 @@ async def test_lag_without_progress_is_a_stall_after_its_time(scene):
     assert scene.runner.metrics.lag == {HERE: 5, THERE: 0}
 
 
+async def test_a_partition_that_has_gone_has_no_lag_here(scene):
+    scene.consumer.end[HERE] = 15
+    await scene.looks(1)
+    scene.consumer.read = {THERE}
+    scene.consumer.assignment = lambda: {THERE}
+    await scene.looks(1)
+    assert scene.runner.metrics.lag == {THERE: 0}
+
+
 async def test_progress_and_an_empty_partition_are_none(scene):
     await scene.looks(50)
 

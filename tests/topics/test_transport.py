@@ -55,6 +55,11 @@ async def test_lease_is_renewed_by_heartbeats_that_the_group_accepts(code, alive
     assert (found.alive_at > before) is alive
 
 
+def test_the_brokers_clock_stamps_every_record():
+    """Retention goes by that: of a worker whose clock is a week behind it would take what nobody has read."""
+    assert {topic.configuration()["message.timestamp.type"] for topic in ALL} == {"LogAppendTime"}
+
+
 def test_no_batch_of_the_producer_is_above_a_topics_limit():
     assert all(topic.max_bytes >= PRODUCER_BATCH_BYTES for topic in ALL)
 
@@ -158,21 +163,51 @@ def test_why_a_commit_does_not_move_is_told():
     assert found.state_of(HERE) == "the fetcher brings nothing"
 
 
-async def test_what_retention_has_taken_is_no_lag():
-    found, ends, first = consumer(), {HERE: 20}, {HERE: 20}
+def asked(first, end):
+    """A consumer of a partition that has offsets from `first` up to `end`, and its fetcher's state of it."""
 
     async def answer(values, tps):
         return {tp: values[tp] for tp in tps}
 
+    state = SimpleNamespace(has_valid_position=True, position=5)
+    assignment = SimpleNamespace(state_value=lambda tp: state)
     client = SimpleNamespace(
-        end_offsets=lambda tps: answer(ends, tps), beginning_offsets=lambda tps: answer(first, tps)
-    )
+        end_offsets=lambda tps: answer(end, tps), beginning_offsets=lambda tps: answer(first, tps),
+        _subscription=SimpleNamespace(subscription=SimpleNamespace(assignment=assignment)),
+    )  # fmt: skip
+    found = consumer()
     found._thread = SimpleNamespace(_ensure_consumer=lambda: client)
     found._committed_offset = {HERE: 5}
+    return found, state
+
+
+async def test_what_retention_has_taken_is_no_lag():
+    first = {HERE: 20}
+    found, _ = asked(first, {HERE: 20})
     assert await found.ends({HERE}) == {HERE: 0}
     first[HERE] = 7
     assert await found.ends({HERE}) == {HERE: 20}
     assert await found.ends(set()) == {}
+
+
+async def test_markers_of_transactions_at_the_end_are_no_lag():
+    """A healthy worker ended itself after a minute, for ever: their offsets are no record's, and are never finished."""
+    found, state = asked({HERE: 0}, {HERE: 7})
+    one = batch(0, 5)
+    state.position = 7
+    assert await found.ends({HERE}) == {HERE: 0}
+    found._delivered[HERE].append(one)
+    assert await found.ends({HERE}) == {HERE: 7}, "the fetcher is at the end, and there is work"
+    found.advance(one, 5)  # an effect stage keeps its last batch
+    assert await found.ends({HERE}) == {HERE: 0}
+    found._committed_offset[HERE] = 3
+    assert await found.ends({HERE}) == {HERE: 7}, "finished, and not committed"
+    found._committed_offset[HERE] = None
+    assert await found.ends({HERE}) == {HERE: 7}
+    found._committed_offset[HERE], state.position = 5, 6
+    assert await found.ends({HERE}) == {HERE: 7}, "the fetcher stands still"
+    state.has_valid_position, state.position = False, 7
+    assert await found.ends({HERE}) == {HERE: 7}
 
 
 @pytest.mark.parametrize("lease", [True, False])
