@@ -16,7 +16,7 @@ from topics.catalogue import ATTEMPTS, EVENTS
 from topics.testing import Scripted
 
 MINUTE = 60_000
-TRANSIT, SENDING = 10 * MINUTE, 60 * MINUTE
+TRANSIT, SENDING = 10 * MINUTE, 120 * MINUTE
 TICK = int(TICK_SECONDS * 1000)
 
 

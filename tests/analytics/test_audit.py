@@ -72,7 +72,7 @@ def test_clickhouse_finds_a_removed_end_a_doubled_end_and_an_attempt_without_a_m
         event("released"), event("released", "held", 5), event("released", "released", 9),
         event("overdue"), event("overdue", "deferred", 5, attempt=1, due_at=NOON_MS + HOUR),
     )  # fmt: skip
-    report = from_clickhouse(warehouse, 0, "", NOON_MS + HOUR + 10 * MINUTE + 10)
+    report = from_clickhouse(warehouse, 0, "", NOON_MS + HOUR + 10 * MINUTE + 10, Allowed(sending_ms=HOUR))
     assert sorted(ids(report.orphans)) == [("overdue", "deferred"), ("released", "released"), ("removed", "routed")]
     assert ids(report.two_ends) == [("doubled", "delivered (0:1) and bounced (1:2)")]
     assert ids(report.strays) == [("unknown", "delivered")]
@@ -172,7 +172,7 @@ async def test_topics_show_a_removed_end_a_doubled_end_and_an_attempt_without_a_
     await road.attempt(stray)
     invented = {**good, "message_id": "invented"}
     await road.tell(invented, ("accepted",), END)
-    report = await road.audit(2 * HOUR)
+    report = await road.audit(3 * HOUR)
     assert ids(report.orphans) == [(removed["message_id"], "routed")]
     assert ids(report.two_ends) == [(doubled["message_id"], "delivered (0:1) and expired (2:0)")]
     assert sorted(ids(report.strays)) == [("invented", "delivered"), ("nobody", "attempted")]
