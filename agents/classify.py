@@ -2,8 +2,8 @@
 
 mail.attempts, mail.reports, mail.endings (key: message id) -> mail.events, mail.scheduled, mail.suppressions
 
-All ends of all messages are written here, whichever stage has found them: one writer per message, so there is one end. It
-is in the table before anybody is told (`state_first`), and a record that is read again finds that its own word stands.
+All ends of all messages are written here, whichever stage has found them: one writer per message, so there is one end, in the
+table before anybody is told (`state_first`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from agents.application import application
-from avro.records import Attempt, Ending, EventKind, Message, Report, Suppression
+from avro.records import Attempt, Ending, EventKind, Message, Report
 from postroad import bounces, reports
 from postroad.content import ContentMissing, ContentUnavailable
 from postroad.events import Fields, event
 from postroad.retry import next_try
 from postroad.senders import message_of
 from postroad.smtp import Reply
+from postroad.suppression import hard_bounce
 from tables import ended
 from tables.ended import ENDED, Ended
 from topics.catalogue import ATTEMPTS, ENDINGS, EVENTS, REPORTS, SCHEDULED, SUPPRESSIONS, Output
@@ -28,9 +29,8 @@ from topics.state import View
 
 NAME = "classify"
 
-stage = Stage(
-    NAME, reads=[ATTEMPTS, REPORTS, ENDINGS], writes=[EVENTS, SCHEDULED, SUPPRESSIONS], tables=[ENDED], state_first=True
-)
+stage = Stage(NAME, reads=[ATTEMPTS, REPORTS, ENDINGS], writes=[EVENTS, SCHEDULED, SUPPRESSIONS], tables=[ENDED],
+              state_first=True)  # fmt: skip
 __getattr__ = application(stage)
 
 
@@ -45,17 +45,17 @@ def judge(attempt: Attempt, state: View) -> Iterator[Output]:
         "mx_address": attempt["mx_address"], "reply_code": reply.code, "enhanced_code": reply.enhanced, "reply": reply.text,
         "tls": attempt["tls"], "duration_ms": attempt["duration_ms"], "possible_duplicate": attempt["possible_duplicate"],
     }  # fmt: skip
-    at = attempt["at"]
-    if (own := _decided_here(message, state)) is not None:  # the end stands, whatever the verdict would be by now
-        yield EVENTS.send(event(message, own["kind"], at, NAME, **fields))
-        if own["kind"] == "bounced" and verdict.outcome == "hard":
-            yield SUPPRESSIONS.send(_hard_bounce(message, at, message["message_id"], str(reply)))
+    at, (before, own) = attempt["at"], _ended(message, state)
+    if before is not None and own:  # it stands, whatever the verdict would be by now
+        yield EVENTS.send(event(message, before["kind"], at, NAME, **fields))
+        if before["kind"] == "bounced" and verdict.outcome == "hard":
+            yield SUPPRESSIONS.send(hard_bounce(message, at, message["message_id"], str(reply)))
         return
     if verdict.outcome == "delivered":
         yield _end(message, "delivered", at, NAME, fields, state)
         return
     broke_off = attempt["phase"] == "body" and not reply.code  # after the final dot: the MX may have taken it
-    if (before := _ended_before(message, state)) is not None:  # tried once more after a crash of send
+    if before is not None:  # tried once more after a crash of send
         if attempt["possible_duplicate"] or broke_off:
             fields["reason"], fields["possible_duplicate"] = f"tried-after-{before['kind']}", True
             yield EVENTS.send(event(message, "reported", at, NAME, **fields))
@@ -63,7 +63,7 @@ def judge(attempt: Attempt, state: View) -> Iterator[Output]:
     if verdict.outcome in ("hard", "soft"):
         yield _end(message, "bounced", at, NAME, fields, state)
         if verdict.outcome == "hard":
-            yield SUPPRESSIONS.send(_hard_bounce(message, at, message["message_id"], str(reply)))
+            yield SUPPRESSIONS.send(hard_bounce(message, at, message["message_id"], str(reply)))
         return
     due = next_try(at, number, message["message_id"], state.services.retries, verdict.reason == "greylisted")
     if due > message["expires_at"]:
@@ -80,49 +80,38 @@ def judge(attempt: Attempt, state: View) -> Iterator[Output]:
 def end(ending: Ending, state: View) -> Output | None:
     """The end that another stage has found, if the message has none."""
     message = ending["message"]
-    if _ended_before(message, state) is not None:
+    before, own = _ended(message, state)
+    if before is not None and not own:
         return None
-    said: Fields = {"reason": ending["reason"], "rule": ending["rule"], "detail": ending["detail"],
-                    "possible_duplicate": message["possible_duplicate"]}  # fmt: skip
+    said: Fields = {"reason": ending["reason"], "rule": ending["rule"], "detail": ending["detail"]}
+    said["possible_duplicate"] = message["possible_duplicate"]
     return _end(message, ending["kind"], ending["at"], ending["stage"], said, state)
 
 
 def _end(message: Message, kind: EventKind, at: int, stage: str, fields: Fields, state: View) -> Output:
-    """The end of a message, or, where it had one, what came after it. The same end of the same try may be told again: a
-    second delivery, flagged, has the event of the first."""
-    before = _ended_before(message, state)
-    if before is not None and (before["kind"] != kind or _try(before["message"]) != _try(message)):
+    """The end, or, where there was one, what came after it. A second delivery of the same try, flagged, has the event again."""
+    before, own = _ended(message, state)
+    if before is not None and not own and (before["kind"] != kind or _try(before["message"]) != _try(message)):
         fields["reason"] = f"{kind}-after-{before['kind']}"
         fields["possible_duplicate"] = fields["possible_duplicate"] or before["kind"] == kind
         return EVENTS.send(event(message, "reported", at, stage, **fields))
     if before is None:
-        state.ended.put(message["message_id"], ended.kept(kind, message, _here(state)), at + ended.KEPT_MS)
+        state.ended.put(message["message_id"], ended.kept(kind, message, _place(state)), at + ended.KEPT_MS)
     return EVENTS.send(event(message, kind, at, stage, **fields))
 
 
-def _ended_before(message: Message, state: View) -> Ended | None:
-    """Its end, unless it is this very record that had decided on it before a crash."""
+def _ended(message: Message, state: View) -> tuple[Ended | None, bool]:
+    """Its end, and whether this very record had decided on it before a crash: then it may not have been told."""
     known: Ended | None = state.ended.get(message["message_id"])
-    return None if known is not None and known["by"] == _here(state) else known
+    return known, known is not None and known["by"] == _place(state)
 
 
-def _decided_here(message: Message, state: View) -> Ended | None:
-    """Its end, if this very record had decided on it before a crash: then it is in the table, and may not have been told."""
-    known: Ended | None = state.ended.get(message["message_id"])
-    return known if known is not None and known["by"] == _here(state) else None
-
-
-def _here(state: View) -> str:
+def _place(state: View) -> str:
     return f"{state.record.topic}@{state.record.offset}"
 
 
 def _try(message: Message) -> tuple[int, int]:
     return message["round"], message["attempt"]
-
-
-def _hard_bounce(message: Message, at: int, evidence: str, detail: str) -> Suppression:
-    return {"recipient": message["recipient"], "tenant": message["tenant"], "action": "add", "reason": "hard_bounce",
-            "at": at, "evidence": evidence, "detail": detail[:500]}  # fmt: skip
 
 
 @stage.prepare(REPORTS)
@@ -157,5 +146,5 @@ def report_back(report: Report, state: View) -> Iterator[Output]:
                                     enhanced_code=status.code, detail=status.diagnostic))  # fmt: skip
         if status.failed_for_good and reports.is_about(status, known["message"]["recipient"]):
             yield SUPPRESSIONS.send(
-                _hard_bounce(known["message"], report["received_at"], report["report_id"], status.diagnostic)
+                hard_bounce(known["message"], report["received_at"], report["report_id"], status.diagnostic)
             )

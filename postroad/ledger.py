@@ -101,6 +101,11 @@ class Life(NamedTuple):
             found.append("orphan")
         return found
 
+    def hardly_differs(self, before: Life, slack_ms: int) -> bool:
+        """From what it was before: only that its deadline is a little later."""
+        facts = (self.told, self.ends, self.released) == (before.told, before.ends, before.released)
+        return facts and self.deadline - before.deadline < slack_ms
+
     def shown(self) -> str:
         """Its state for people; of two ends, both."""
         return " and ".join(f"{kind} ({round}:{attempt})" for kind, round, attempt in self.ends) if len(self.ends) > 1 else self.state  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from avro.records import Suppression, SuppressionReason
+from avro.records import Message, Suppression, SuppressionReason
 
 EVIDENCE_MAX = 20  # kept per entry, or as many as the threshold counts; more would say nothing new
 
@@ -47,3 +47,9 @@ def apply(listed: Listed | None, entry: Suppression, threshold: int) -> Listed |
 def stops(listed: Listed, now: int) -> bool:
     """Whether an entry stops mail at `now` (ms)."""
     return listed["active"] and (listed["expires_at"] is None or listed["expires_at"] > now)
+
+
+def hard_bounce(message: Message, at: int, evidence: str, detail: str) -> Suppression:
+    """The entry that a hard bounce makes on the tenant's list."""
+    return {"recipient": message["recipient"], "tenant": message["tenant"], "action": "add", "reason": "hard_bounce",
+            "at": at, "evidence": evidence, "detail": detail[:500]}  # fmt: skip
