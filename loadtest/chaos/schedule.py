@@ -10,14 +10,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-PAUSE_S = (0.5, 4.0)
+PAUSE_S = (0.5, 2.5)
 LASTING_S = {  # of what is not over in a moment
     "worker-freeze": 6.0,  # beyond the session time-out, which is added
     "broker-kill": 3.0,
     "clickhouse-kill": 5.0,
-    "clickhouse-freeze": 10.0,
+    "clickhouse-freeze": 7.0,
     "clickhouse-away": 60.0,
-    "dns-silent": 12.0,
+    "dns-silent": 8.0,
     "farm-refuse": 8.0,
     "farm-stall": 8.0,
     "farm-close": 4.0,
@@ -25,10 +25,11 @@ LASTING_S = {  # of what is not over in a moment
     "disk-full-tables": 6.0,
     "topic-small": 6.0,
     "network-cut": 8.0,
-    "network-slow": 15.0,
+    "network-slow": 10.0,
     "clock-step": 5.0,
 }
 BEHIND = ("clickhouse-away",)  # other faults go on while these last
+LOADED = ("disk-full-content", "disk-full-tables", "topic-small")  # they bite only where there is something to write
 STATEFUL = ("ingest", "suppress", "send", "classify", "schedule")
 CUTS = ("broken", "silent", "deaf")  # proxy.py
 CLOCK_STEPS_S = (-150, 150)
@@ -81,9 +82,10 @@ def schedule(seed: int, rounds: int, stages: Sequence[str], brokers: int = 3) ->
             [fault("clock-step", dice.choice(CLOCK_STEPS_S))],
         ]
         dice.shuffle(groups)
-        # an outage that others go on under comes early, so that there are others
-        groups.sort(key=lambda group: group[0].kind not in BEHIND)
-        at = dice.randrange(4)
-        groups.insert(at, groups.pop(0))
+        # early: an outage that others go on under, and what needs load, which may end before the last fault
+        early = [group for group in groups if group[0].kind in (*BEHIND, *LOADED)]
+        groups = [group for group in groups if group not in early]
+        for group in early:
+            groups.insert(dice.randrange(len(groups) // 2), group)
         faults += [fault for group in groups for fault in group]
     return faults
