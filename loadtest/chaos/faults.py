@@ -85,7 +85,8 @@ def join_leave(on: Field, fault: Fault) -> Iterator[None]:
         on.left({worker.name: on.fleet.leave(worker)})
     on.wait(1.0)
     joined = [on.fleet.join(fault.target) for _ in range(2)]
-    on.wait(6.0)
+    on.fleet.wait_ready(joined)
+    on.wait(2.0)
     on.left({joined[1].name: on.fleet.leave(joined[1])})
     yield
 
