@@ -1,6 +1,6 @@
 """The road under faults, proven by counting: `make chaos`, `make chaos-short`.
 
-    python -m loadtest.chaos [--messages 100000] [--rounds 3] [--seed 1] [--rate 90] [--folder FOLDER]
+    python -m loadtest.chaos [--messages 100000] [--rounds 3] [--seed 1] [--rate 85] [--folder FOLDER]
 
 A cluster of three brokers behind a proxy, every stage with two workers, a real ClickHouse, a farm of receiving sites. First
 every worker is restarted cleanly under load, which must double nothing; then the seed's faults come one after another, each
@@ -278,7 +278,7 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3, help="of one fault of each kind")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10_000))
-    parser.add_argument("--rate", type=float, default=90.0, help="messages a second")
+    parser.add_argument("--rate", type=float, default=85.0, help="messages a second")
     parser.add_argument("--folder", type=Path, default=STATE / "chaos", help="emptied first; kept afterwards")
     given = parser.parse_args()
     os.chdir(ROOT)
