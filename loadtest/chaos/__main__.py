@@ -184,7 +184,8 @@ class Run:
             self.violations.append(f"nothing was refused, or not replayed: status {done.returncode}, {said[-1:]}")
 
     def stop(self) -> None:
-        """All workers, cleanly."""
+        """All workers, cleanly; the last fault's victim is back first."""
+        self.fleet.wait_ready()
         self.left(self.fleet.stop())
 
     def drain(self) -> None:

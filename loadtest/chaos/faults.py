@@ -80,7 +80,8 @@ def worker_freeze(on: Field, fault: Fault) -> Iterator[None]:
 
 @contextmanager
 def join_leave(on: Field, fault: Fault) -> Iterator[None]:
-    """1 -> 3 -> 2 workers."""
+    """1 -> 3 -> 2 workers. Each is ready before it is told to leave: Python takes SIGTERM only once it has loaded the code."""
+    on.fleet.wait_ready(on.fleet.of(fault.target))
     for worker in on.fleet.of(fault.target)[1:]:
         on.left({worker.name: on.fleet.leave(worker)})
     on.wait(1.0)
