@@ -3,7 +3,7 @@
 The steps of one batch, their order and what a crash after each leaves: topics/guarantees.md. In short: handlers in memory,
 outputs confirmed, changelog confirmed (changes, mark), RocksDB, offset.
 
-A batch whose changes do not fit one changelog record batch is taken in parts, each with steps 1 to 4 and a mark of its own.
+A batch whose changes do not fit one changelog record batch is taken in parts, each written whole and with a mark of its own.
 
 All sources have the same number of partitions and the same key. Batches of partition n of all of them, and its ticks, go
 through one lane, one after another: each change sees every change before it. Between sources there is no order but arrival.
@@ -322,7 +322,7 @@ class StageRunner(Runner):
 
     async def _write(self, work: Batch | Tick, view: View, entries: dict[bytes, bytes | None], outputs: Outputs,
                      progress: Mapping[int, bytes | int]) -> bool:  # fmt: skip
-        """Steps 2 to 4."""
+        """Outputs, changelog and RocksDB, in this order; False: not ours any more."""
         self._steps[work.tp.partition] = "writing", time.monotonic()
         if not await self.consumer.begin_effects(work):
             return False

@@ -1,8 +1,8 @@
 """What the runners of all kinds of stage share: topics in, records out, dead letters, waiting for a registry.
 
 What a record can do to a stage: a record that does not decode, and one whose code raises, goes to mail.dead-letters and the
-rest goes on. A schema that the registry cannot give now is waited for: nothing is passed over. topics/pure.py, effects.py and
-batches.py say what they write in which order, and what a crash after each step leaves.
+rest goes on. A schema that the registry cannot give now is waited for: nothing is passed over. What stages
+write in which order, and what a crash after each step leaves: topics/guarantees.md.
 """
 
 from __future__ import annotations
