@@ -461,7 +461,11 @@ class Consumer(stock.Consumer):
             self._next_read[tp] = batch.next_offset
 
     def _recover(self, tp: TP, records: list[Any]) -> None:
-        """Changelog records into RocksDB, one write batch; what Recovery._slurp_changelogs does one by one."""
+        """Changelog records into RocksDB, one write batch; what Recovery._slurp_changelogs does one by one.
+
+        A fetch that began in recovery may end after it, with records that this worker has itself written since. What RocksDB
+        knows is passed over: else it would go back to a value of before, and the next write find the log longer (Overtaken).
+        """
         recovery = self.app.tables.recovery
         if tp in recovery.active_tps:
             offsets = recovery.active_offsets
@@ -469,10 +473,12 @@ class Consumer(stock.Consumer):
             offsets = recovery.standby_offsets
         else:
             return
-        seen = offsets.get(tp)
-        fresh = records if seen is None else [r for r in records if r.offset > seen]
+        table = recovery.tp_to_table[tp]
+        db = table.data._db_for_partition(tp.partition)
+        seen = max((int(known) for known in (offsets.get(tp), db.get(OFFSET_KEY)) if known is not None), default=-1)
+        fresh = [record for record in records if record.offset > seen]
+        offsets[tp] = last = max(seen, records[-1].offset)
         if fresh:
-            table, last = recovery.tp_to_table[tp], fresh[-1].offset
             write = rocksdict.WriteBatch(raw_mode=True)
             for key, value in table.take_from_changelog(tp.partition, fresh):
                 if value is None:
@@ -480,8 +486,7 @@ class Consumer(stock.Consumer):
                 else:
                     write.put(key, value)
             write.put(OFFSET_KEY, b"%d" % last)
-            table.data._db_for_partition(tp.partition).write(write)
-            offsets[tp] = last
+            db.write(write)
         if recovery.in_recovery and not recovery.need_recovery():
             recovery._set_recovery_ended()
             recovery.signal_recovery_end.set()

@@ -6,13 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import rocksdict
+from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.application import build
 from tables.store import EPOCH, NO_EPOCH, STALE, SWEEP_BYTES, SWEEP_KEYS, Overtaken, mark_key, take
 from topics.catalogue import Topic
-from topics.consumer import OFFSET_KEY
+from topics.consumer import OFFSET_KEY, Consumer
 from topics.installation import Installation
 from topics.outputs import Outputs
 from topics.stage import Stage
@@ -119,6 +120,23 @@ async def test_two_writers_find_each_other(owner):
     assert owner().store.mark(0, 0) == -1, "nor does its mark"
     with pytest.raises(Overtaken):  # its successor too: the log is not as it knows it; recovery sorts it out
         await other.write({Y: b"3"})
+
+
+async def test_a_fetch_of_recovery_that_ends_late_changes_nothing(owner):
+    """Recovery is over, and a long poll that began in it brings what this worker has written since."""
+    worker = owner()
+    await worker.write({X: b"1"}, 1)
+    late = list(worker.log.records)
+    await worker.write({X: b"2"}, 2)
+    tp, knows = TP(worker.store.topic, 0), worker.db.get(OFFSET_KEY)
+    recovery = SimpleNamespace(
+        active_tps={tp}, active_offsets={tp: -1}, in_recovery=False, tp_to_table={tp: worker.store.table}
+    )
+    tables = SimpleNamespace(recovery=recovery, standbys_ready=True)
+    Consumer._recover(SimpleNamespace(app=SimpleNamespace(tables=tables)), tp, late)
+    assert (worker.db.get(X), worker.db.get(OFFSET_KEY)) == (b"2", knows)
+    await worker.write({X: b"3"}, 3)  # and is not Overtaken
+    assert worker.db.get(X) == b"3"
 
 
 async def test_stale_keys_heal_before_compaction_makes_them_the_last_word(owner):

@@ -293,7 +293,8 @@ class Worker:
         middle, end = (first + len(log)) // 2, len(log)
         for part in (log[first:middle], log[middle:end]):
             await asyncio.sleep(0)
-            self.app.consumer._recover(tp, part)
+            if part:
+                self.app.consumer._recover(tp, part)
 
     async def _fetch(self) -> None:
         consumer = self.app.consumer
