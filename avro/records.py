@@ -79,6 +79,10 @@ class Attempt(TypedDict):
     mx_address: NotRequired[str]
     tls: NotRequired[str]
     possible_duplicate: NotRequired[bool]
+    source: NotRequired[str]
+    shaping: NotRequired[str]
+    phases: NotRequired[dict[str, int]]
+    decision: NotRequired[str]
 
 
 class RecordHeader(TypedDict):
@@ -181,6 +185,25 @@ class Event(TypedDict):
     due_at: NotRequired[int | None]
     tags: NotRequired[list[str]]
     metadata: NotRequired[dict[str, str]]
+    shaping: NotRequired[str]
+    phases: NotRequired[dict[str, int]]
+
+OrderAction = Literal["suspend", "flush", "bounce"]
+
+
+class Order(TypedDict):
+    """What an operator has ordered about all mail of a site, a tenant, a source, or of several of them together. A
+    suspension is in force until its time or its tombstone."""
+
+    order_id: str
+    action: OrderAction
+    site: NotRequired[str]
+    tenant: NotRequired[str]
+    source: NotRequired[str]
+    by: str
+    at: int
+    until: NotRequired[int | None]
+    reason: NotRequired[str]
 
 
 class Report(TypedDict):
@@ -291,6 +314,7 @@ class DkimKey(TypedDict):
     selector: str
     algorithm: DkimAlgorithm
     private_key: str
+    active: NotRequired[bool]
 
 
 class SenderDomain(TypedDict):

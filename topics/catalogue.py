@@ -17,6 +17,7 @@ from avro.records import (
     Ending,
     Event,
     Message,
+    Order,
     Report,
     Scheduled,
     Submission,
@@ -102,6 +103,8 @@ def _letter(letter: DeadLetter) -> str:
 
 # A submission with its attachments is one record of up to 8 MiB; larger files go by reference (postroad/content.py).
 SUBMISSIONS: Topic[Submission] = Topic("mail.submissions", "Submission", lambda s: s["tenant"], max_bytes=8 * MIB)
+# Broadcast submissions have a topic of their own: ingest leaves them there while the road behind it is long.
+BROADCASTS: Topic[Submission] = Topic("mail.broadcasts", "Submission", lambda s: s["tenant"], max_bytes=8 * MIB)
 ACCEPTED: Topic[Message] = Topic("mail.accepted", "Message", _recipient)
 VALIDATED: Topic[Message] = Topic("mail.validated", "Message", _recipient)
 SCORED: Topic[Message] = Topic("mail.scored", "Message", _recipient)
@@ -109,6 +112,8 @@ SUPPRESSIONS: Topic[Suppression] = Topic("mail.suppressions", "Suppression", lam
 CANCELLATIONS: Topic[Decision] = Topic("mail.cancellations", "Decision", lambda d: d["recipient"].lower())
 CLEARED: Topic[Message] = Topic("mail.cleared", "Message", lambda m: m.get("recipient_domain", ""))
 OUTBOUND: Topic[Message] = Topic("mail.outbound", "Message", _site)
+# The lane of broadcasts. Same key, so one worker of send has both lanes of a site, and its limits have one writer.
+OUTBOUND_BROADCAST: Topic[Message] = Topic("mail.outbound-broadcast", "Message", _site)
 ATTEMPTS: Topic[Attempt] = Topic("mail.attempts", "Attempt", lambda a: a["message"]["message_id"])
 REPORTS: Topic[Report] = Topic("mail.reports", "Report", lambda r: _message_of(r["rcpt_to"]))
 EVENTS: Topic[Event] = Topic("mail.events", "Event", lambda e: e["message_id"], retention_ms=30 * DAY_MS)
@@ -120,11 +125,12 @@ DEAD_LETTERS: Topic[DeadLetter] = Topic(
     "mail.dead-letters", "DeadLetter", _letter,
     partitions=1, retention_ms=30 * DAY_MS, max_bytes=9 * MIB)  # fmt: skip
 TENANTS: Topic[Tenant] = Topic("control.tenants", "Tenant", lambda t: t["tenant"], partitions=1, compacted=True)
+ORDERS: Topic[Order] = Topic("control.orders", "Order", lambda o: o["order_id"], partitions=1, compacted=True)
 SCHEMAS: Topic[WriterSchema] = Topic(
     "control.schemas", "WriterSchema", lambda s: s["fingerprint"], partitions=1, compacted=True
 )
 
 ALL: tuple[Topic[Any], ...] = (
-    SUBMISSIONS, ACCEPTED, VALIDATED, SCORED, SUPPRESSIONS, CANCELLATIONS, CLEARED, OUTBOUND, ATTEMPTS, REPORTS, EVENTS,
-    SCHEDULED, ENDINGS, DECISIONS, DEAD_LETTERS, TENANTS, SCHEMAS,
+    SUBMISSIONS, BROADCASTS, ACCEPTED, VALIDATED, SCORED, SUPPRESSIONS, CANCELLATIONS, CLEARED, OUTBOUND, OUTBOUND_BROADCAST, ATTEMPTS,
+    REPORTS, EVENTS, SCHEDULED, ENDINGS, DECISIONS, DEAD_LETTERS, TENANTS, ORDERS, SCHEMAS,
 )  # fmt: skip
