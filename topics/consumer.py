@@ -25,6 +25,7 @@ import rocksdict
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.events import Event
+from faust.tables.recovery import RebalanceAgain
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
@@ -144,6 +145,7 @@ class Consumer(stock.Consumer):
         self._held_bytes: Counter[TP] = Counter()  # bytes of the batches in `_delivered`
         self._next_read: dict[TP, int] = {}
         self._sought: set[TP] = set()  # read from only after `perform_seek`
+        self._revoking = False  # from the call to give partitions up until the next ones are assigned
         self._in_effect: set[Any] = set()  # batches, ticks or windows that may already have written something
         self._wake = asyncio.Event()
         self._lease_s: float = LEASE * self.app.conf.broker_session_timeout
@@ -315,6 +317,7 @@ class Consumer(stock.Consumer):
     # -- rebalance -------------------------------------------------------------------------------------------------
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """`app.rebalancing` is already set, so nothing begins; what has begun finishes and is committed."""
+        self._revoking = True
         await self.wait_empty()
         self._forget(revoked)
         await super().on_partitions_revoked(revoked)
@@ -355,13 +358,17 @@ class Consumer(stock.Consumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """The signal of the last recovery is still set, and stock clears it only where `_recover` took over: without this
         every later recovery of the process ends before it has read anything."""
+        self._revoking = False
         self.app.tables.recovery.signal_recovery_end.clear()
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def perform_seek(self) -> None:
-        consumer = self._thread._ensure_consumer()
+        """The last step of a recovery. Raises RebalanceAgain where the partitions are being given up meanwhile: Faust would go on
+        to read and work until the next assignment, and its seek forget what had been written by then."""
+        consumer, generation = self._thread._ensure_consumer(), self.app.consumer_generation_id
         mine = [tp for tp in self.assignment() if not self._is_changelog_tp(tp)]
         committed = await consumer._coordinator.fetch_committed_offsets([stock.ensure_aiokafka_TP(tp) for tp in mine])
+        self._check_is_assigned(generation)
         self._forget(mine)
         unknown = []
         for tp in mine:
@@ -374,7 +381,13 @@ class Consumer(stock.Consumer):
         if unknown:
             earliest = self.app.conf.consumer_auto_offset_reset == "earliest"
             await (consumer.seek_to_beginning if earliest else consumer.seek_to_end)(*unknown)
+            self._check_is_assigned(generation)
         self._sought.update(mine)
+
+    def _check_is_assigned(self, generation: int) -> None:
+        known = {generation, self.app.tables.recovery._generation_id, self.app.consumer_generation_id}
+        if self._revoking or len(known) > 1:
+            raise RebalanceAgain
 
     # -- reading ---------------------------------------------------------------------------------------------------
     def on_buffer_full(self, tp: TP) -> None:

@@ -79,6 +79,7 @@ class ModelConsumer(Consumer):
         self._shutdown = asyncio.Event()
         self._delivered, self._watermark, self._held_bytes = {}, {}, Counter()
         self._next_read, self._sought, self._in_effect = {}, set(), set()
+        self._revoking = False
         self._committed_offset = defaultdict(lambda: None)
         self._wake, self._lease_s = asyncio.Event(), topics.consumer.LEASE * SESSION
         self.coordinator = SimpleNamespace(alive_at=broker.clock.now, fetch_committed_offsets=self._fetch_committed)
@@ -131,6 +132,7 @@ class App:
         )
         self.topics = SimpleNamespace(_tp_index=defaultdict(lambda: [channel]))
         self.recover_callbacks: list[Any] = []
+        self.tables = SimpleNamespace(recovery=SimpleNamespace(_generation_id=-1), standbys_ready=True)
 
     def topic(self, *names: str, **kwargs: Any) -> None: ...
 
@@ -273,6 +275,7 @@ class Worker:
             app.consumer_generation_id = generation
             for callback in app.assigned:
                 await callback(app, assigned=set(consumer.mine))
+            app.tables.recovery._generation_id = generation
             for partition in partitions:
                 await self._recover(partition)
             for callback in app.recover_callbacks:
@@ -285,9 +288,9 @@ class Worker:
         tp, known = TP("changelog", partition), self.app.disks.setdefault(partition, Disk()).get(OFFSET_KEY)
         recovery = SimpleNamespace(
             active_tps={tp}, active_offsets={} if known is None else {tp: int(known)}, in_recovery=False,
-            tp_to_table={tp: self.app.table},
+            tp_to_table={tp: self.app.table}, _generation_id=self.app.tables.recovery._generation_id,
         )  # fmt: skip
-        self.app.tables = SimpleNamespace(recovery=recovery, standbys_ready=True)
+        self.app.tables.recovery = recovery
         first, log = 0 if known is None else int(known) + 1, self.broker.logs["changelog", partition]
         assert first <= len(log), "RocksDB knows more than the changelog has"
         middle, end = (first + len(log)) // 2, len(log)

@@ -8,6 +8,8 @@ import pytest
 from aiokafka.errors import GroupLoadInProgressError, NotCoordinatorError
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.group import HeartbeatRequest
+from aiokafka.structs import OffsetAndMetadata
+from faust.tables.recovery import RebalanceAgain
 from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
@@ -220,3 +222,24 @@ async def test_what_is_half_written_is_written_to_its_end_while_a_rebalance_wait
     assert await found.may_finish(one) is lease
     found._delivered[HERE].clear()
     assert not await found.may_finish(one), "another worker's by now"
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile", "later"])
+async def test_a_recovery_that_ends_while_its_partitions_are_given_up_reads_nothing(when):
+    """The next rebalance began (and perhaps assigned) while the last recovery asked where to read from."""
+    consumer, app = object.__new__(Consumer), SimpleNamespace(consumer_generation_id=7)
+    app.tables = SimpleNamespace(recovery=SimpleNamespace(_generation_id=7))
+
+    async def committed(tps):
+        consumer._revoking = when in ("before", "meanwhile")
+        app.consumer_generation_id += when == "later"
+        return {tp: OffsetAndMetadata(5, "") for tp in tps}
+
+    client = SimpleNamespace(_coordinator=SimpleNamespace(fetch_committed_offsets=committed), seek=lambda *to: None)
+    consumer.__dict__.update(
+        app=app, _revoking=when == "before", _sought=set(), _thread=SimpleNamespace(_ensure_consumer=lambda: client),
+        assignment=lambda: {HERE}, _is_changelog_tp=lambda tp: False,
+    )  # fmt: skip
+    with pytest.raises(RebalanceAgain):
+        await consumer.perform_seek()
+    assert consumer._sought == set()
