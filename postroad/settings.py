@@ -16,13 +16,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from postroad.checks import SIZE_MAX
 from postroad.egress import Pool, Source
 from postroad.ledger import Allowed
+from postroad.retry import RetrySchedule
+from postroad.returnpath import SECRET_MIN, ReturnPaths
+from postroad.shaping.limits import Limits
+from postroad.smtp_timeouts import SmtpTimeouts
 
 PREFIX = "POSTROAD_"
 CONFIG = "POSTROAD_CONFIG"
@@ -50,6 +54,12 @@ def _optional_host_port(value: str) -> str:
     return _host_port(value) if value else value
 
 
+def _secret(value: SecretStr) -> SecretStr:
+    if len(value) < SECRET_MIN:
+        raise ValueError(f"must have {SECRET_MIN} characters or more, such as `openssl rand -hex 16` prints")
+    return value
+
+
 def _words(value: Any) -> Any:
     return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
@@ -58,36 +68,17 @@ HostPort = Annotated[str, AfterValidator(_host_port)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Positive
 Count = Annotated[int, Field(ge=1)]
-Shards = Annotated[int, Field(ge=1, le=256)]
+Secrets = Annotated[list[Annotated[SecretStr, AfterValidator(_secret)]], NoDecode, BeforeValidator(_words)]
 HostPorts = Annotated[list[HostPort], NoDecode, BeforeValidator(_words)]
 SecondsList = Annotated[list[Seconds], NoDecode, BeforeValidator(_words)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+FilePath = Annotated[Path, BeforeValidator(lambda value: value or None)]
 
 
 class _Part(BaseModel):
     """A table of the TOML file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Site(_Part):
-    """Limits of one site, per egress source; what is not named here is the installation's setting `site_*`."""
-
-    connections: Count | None = None
-    rate_per_second: Positive | None = None
-    messages_per_connection: Count | None = None
-    idle_s: Seconds | None = None
-    shards: Shards | None = None
-
-
-class SiteLimits(NamedTuple):
-    """Limits of one site with nothing left open."""
-
-    connections: int
-    rate_per_second: float
-    messages_per_connection: int
-    idle_s: float
-    shards: int
 
 
 class EgressSource(_Part):
@@ -123,6 +114,8 @@ class Settings(BaseSettings):
         10.0, description="a worker silent for so long loses its partitions, seconds")  # fmt: skip
     delivery_timeout_s: Seconds = Field(
         60.0, description="a worker whose output cannot be stored for so long ends itself, seconds")  # fmt: skip
+    broadcast_road_max: Count = Field(
+        500, description="broadcast submissions wait in their topic while so many messages are on the road behind ingest")  # fmt: skip
     stall_timeout_s: Seconds = Field(
         60.0, description="a worker that does nothing for so long though there is work ends itself, seconds")  # fmt: skip
     grace_s: Seconds = Field(
@@ -161,17 +154,24 @@ class Settings(BaseSettings):
     size_max: int = Field(SIZE_MAX, ge=1024, description="largest message as built, bytes")
     send_concurrency: int = Field(200, ge=1, le=4096, description="deliveries at a time, per worker")
 
-    site_connections: Count = Field(10, description="connections to a site from one egress source")
-    site_rate_per_second: Positive = Field(100.0, description="messages a second to a site from one egress source")
-    site_messages_per_connection: Count = Field(100, description="then a connection is closed")
-    site_idle_s: Seconds = Field(60.0, description="an unused connection is closed after so long, seconds")
-    site_shards: Shards = Field(1, description="parts of a site's queue, each with its share of the limits")
-    sites: dict[str, Site] = Field({}, description='limits of single sites: [sites."mx.example.com"] connections = 2')
+    shaping: FilePath | None = Field(
+        None, description="TOML file of limits per site, source and tenant, over those that are shipped; `postroad shaping check`")  # fmt: skip
     ehlo: str = Field(default_factory=socket.getfqdn, description="EHLO name of egress sources without their own")
     egress: dict[str, Annotated[list[EgressSource], AfterValidator(_some_weight)]] = Field(
         {"default": [EgressSource(name="default")]},
         description='egress pools: [[egress.default]] name = "a", address = "192.0.2.1", ehlo = "a.example.com", weight = 1',
     )
+
+    spf_include: str = Field(
+        "", pattern=r"^([A-Za-z0-9_-]+\.)*[A-Za-z0-9_-]*$",
+        description="name of the SPF record with our addresses, which tenants' domains include")  # fmt: skip
+    return_path_host: str = Field(
+        "", pattern=r"^([A-Za-z0-9_-]+\.)*[A-Za-z0-9_-]*$",
+        description="host that takes bounces: tenants' return path domains are CNAMEs of it")  # fmt: skip
+    return_path_secret: Secrets = Field(
+        [], description="signs return paths, the same for all workers; several: the first signs, all are believed; empty: anybody can forge them")  # fmt: skip
+    return_path_unsigned: bool = Field(
+        False, description="believe bounces to return paths without a signature, for a week after an upgrade")  # fmt: skip
 
     expires_hours: Positive = Field(
         72.0, description="a message is tried for so long, hours; submissions may ask for less"
@@ -182,7 +182,7 @@ class Settings(BaseSettings):
     greylist_s: SecondsList = Field(
         [60, 270, 600], min_length=1,
         description="the same after replies that say greylisted")  # fmt: skip
-    retry_jitter: Share = Field(0.1, description="share of a wait by which it varies either way, 0 to 1")
+    retry_jitter: Share = Field(0.1, description="share of a wait by which it varies either way, from 0 to below 1")
 
     audit_transit_s: Seconds = Field(
         600.0, description="a message that takes no step for so long, and does not wait, is told as lost, seconds")  # fmt: skip
@@ -201,15 +201,11 @@ class Settings(BaseSettings):
         """The environment before what `read` passes in, which is the TOML file; no .env, no secrets folder."""
         return env_settings, init_settings
 
-    def site(self, name: str) -> SiteLimits:
-        """The limits of one site: its own where `sites` names them, the installation's elsewhere."""
-        own = self.sites.get(name, _NO_SITE)
-        return SiteLimits(
-            own.connections or self.site_connections,
-            own.rate_per_second or self.site_rate_per_second,
-            own.messages_per_connection or self.site_messages_per_connection,
-            own.idle_s or self.site_idle_s,
-            own.shards or self.site_shards,
+    def limits(self) -> Limits:
+        """What holds where no shaping file says anything."""
+        return Limits(
+            timeouts=SmtpTimeouts(scale=self.smtp_timeout_scale),
+            retry=RetrySchedule(tuple(self.retry_delays_s), self.retry_jitter, tuple(self.greylist_s)),
         )
 
     def pools(self) -> dict[str, Pool]:
@@ -218,6 +214,13 @@ class Settings(BaseSettings):
             name: Pool(name, tuple(Source(s.name, s.address, s.ehlo or self.ehlo, s.weight) for s in sources))
             for name, sources in self.egress.items()
         }
+
+    def return_paths(self) -> ReturnPaths:
+        """What signs and reads return paths. Without a secret the name of the installation is one that workers share and
+        nobody needs to guess: enough for one machine that takes no mail from outside."""
+        secrets = [secret.get_secret_value().encode() for secret in self.return_path_secret]
+        known = secrets or [f"no secret of {self.topic_prefix}".encode()]
+        return ReturnPaths(known, unsigned=self.return_path_unsigned)
 
     def allowed(self) -> Allowed:
         """How long a message may stay in its state before the audit tells it."""
@@ -234,7 +237,7 @@ class Settings(BaseSettings):
             "replication_factor": self.replication_factor, "registry_url": self.schema_registry,
             "data_dir": self.data_dir, "instance_id": self.instance_id,
             "session_s": self.kafka_session_timeout_s, "delivery_s": self.delivery_timeout_s,
-            "stall_s": self.stall_timeout_s, "grace_s": self.grace_s,
+            "stall_s": self.stall_timeout_s, "grace_s": self.grace_s, "road_max": self.broadcast_road_max,
         }  # fmt: skip
 
     @property
@@ -246,9 +249,6 @@ class Settings(BaseSettings):
     def content(self) -> str:
         """URL of the blob store."""
         return self.content_url or (self.data_dir.absolute() / "content").as_uri()
-
-
-_NO_SITE = Site()
 
 
 class Listed(NamedTuple):
@@ -334,7 +334,8 @@ def _fault(item: Any, origin: str) -> str:
     variable = _variable(str(name))
     where = variable or f"{origin}: {name}"
     path = "".join(f".{part}" for part in inner)
-    value = "" if item["type"] == "extra_forbidden" else f" = {_shown(item['input'])}"
+    told = item["type"] != "extra_forbidden" and not str(name).endswith("_secret")
+    value = f" = {_shown(item['input'])}" if told else ""
     message = "no such key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
     return f"{where}{path}{value}: {message} ({name}: {Settings.model_fields[name].description})"
 

@@ -1,5 +1,7 @@
 """Settings: where they come from, and what a wrong one says."""
 
+from pathlib import Path
+
 import pytest
 
 from postroad.settings import SettingsError, listing, load, read
@@ -47,11 +49,11 @@ def test_the_environment_comes_before_the_file(monkeypatch, tmp_path):
     assert (read().partitions, read().topic_prefix) == (2, "")
 
 
-def test_sites_and_pools_from_the_file(tmp_path):
+def test_shaping_and_pools_from_the_file(tmp_path):
     (tmp_path / "postroad.toml").write_text("""
-site_connections = 5
-[sites."slow.test"]
-rate_per_second = 0.5
+shaping = "shaping.toml"
+retry_delays_s = [60, 600]
+smtp_timeout_scale = 0.5
 [[egress.bulk]]
 name = "a"
 address = "192.0.2.1"
@@ -61,9 +63,9 @@ name = "b"
 weight = 0
 """)
     settings = read()
-    assert settings.site("slow.test").rate_per_second == 0.5
-    assert settings.site("slow.test").connections == 5
-    assert settings.site("other.test").rate_per_second == 100
+    assert settings.shaping == Path("shaping.toml")
+    assert settings.limits().retry.delays_s == (60, 600)
+    assert settings.limits().timeouts.of("banner") == 150
     bulk = settings.pools()["bulk"]
     assert [(s.name, s.address, s.weight) for s in bulk.sources] == [("a", "192.0.2.1", 1), ("b", "", 0)]
 
@@ -85,13 +87,14 @@ def test_lists_are_separated_by_commas(monkeypatch):
         ("POSTROAD_KAFKA", "localhost", "must be host:port"),
         ("POSTROAD_KAFKA", "a:1,b:99999", "from 1 to 65535"),
         ("POSTROAD_DNS_SERVERS", "127.0.0.1", "must be host:port"),
-        ("POSTROAD_SITES", "{", "must be JSON"),
-        ("POSTROAD_SITES", '{"a": {"connection": 1}}', "no such key"),
+        ("POSTROAD_EGRESS", "{", "must be JSON"),
+        ("POSTROAD_EGRESS", '{"a": [{"nam": "b", "name": "a"}]}', "no such key"),
+        ("POSTROAD_SITES", "{}", "no such setting"),  # it was one until issue 5
         ("POSTROAD_EGRESS", '{"default": []}', "a source with a weight above 0"),
         ("POSTROAD_CLICKHOUSE", "mysql://x", "should match pattern"),
         ("POSTROAD_TOPIC_PREFIX", "a b", "should match pattern"),
         ("POSTROAD_EXPIRES_HOURS", "inf", "finite number"),
-        ("POSTROAD_SITE_RATE_PER_SECOND", "inf", "finite number"),
+        ("POSTROAD_RETRY_JITTER", "1", "less than 1"),
         ("POSTROAD_RETRY_DELAYS_S", "5,inf", "finite number"),
         ("POSTROAD_KAFKA_SESSION_TIMEOUT_S", "nan", "finite number"),
     ],
@@ -103,13 +106,13 @@ def test_a_wrong_variable_is_named(monkeypatch, variable, value, said):
 
 
 def test_every_fault_of_file_and_environment_is_named(monkeypatch, tmp_path):
-    (tmp_path / "postroad.toml").write_text('partitons = 4\nsmtp_port = 0\n[sites."a.test"]\nconnections = "x"\n')
+    (tmp_path / "postroad.toml").write_text('partitons = 4\nsmtp_port = 0\n[[egress.a]]\nname = "b"\nweight = "x"\n')
     monkeypatch.setenv("POSTROAD_SIZE_MAX", "big")
     found = faults()
     assert len(found) == 4
     assert "postroad.toml: partitons: no such setting; did you mean partitions?" in found
     assert any(line.startswith("postroad.toml: smtp_port = 0:") for line in found)
-    assert any(line.startswith("postroad.toml: sites.a.test.connections = x:") for line in found)
+    assert any(line.startswith("postroad.toml: egress.a.0.weight = x:") for line in found)
     assert any(line.startswith("POSTROAD_SIZE_MAX = big:") for line in found)
 
 
