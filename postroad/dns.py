@@ -1,7 +1,10 @@
 """Where a domain's mail goes: MX hosts and their addresses, from a cache that keeps the time limits of DNS.
 
-RFC 1035 and 2181 (DNS), 2308 (negative answers), 5321 5.1 (MX, implicit MX), 7505 (null MX). A name server that does not
-answer is temporary: never a reason to reject an address.
+RFC 1035 and 2181 (DNS), 2308 (negative answers), 5321 5.1 (MX, implicit MX, CNAME), 7505 (null MX). A name server that does
+not answer, or that says SERVFAIL, is temporary: never a reason to reject an address; so is a CNAME that leads round in a circle.
+
+An MX record that names a CNAME breaks RFC 2181 10.3, and yet is followed, as every large receiver's senders do: its owner
+wants the mail. `site.order` and `site.drop_ourselves` say in which order the hosts are tried, and which are not.
 """
 
 import asyncio
@@ -24,7 +27,9 @@ import dns.resolver
 
 MIN_TTL_S = 1
 MAX_TTL_S = 86_400  # a longer one is not believed: RFC 2181 8 allows 68 years
+NEGATIVE_TTL_MAX_S = 10_800  # what a domain has not, it may have soon: RFC 2308 5 found one to three hours good
 TEMPORARY_TTL_S = 5  # a dead name server is asked again after this; RFC 2308 7.1 allows up to 5 minutes
+CNAME_MAX = 8  # asked one after another, where a server gives a chain in pieces
 CONCURRENCY = 200  # queries at once: more would look like a flood, and each holds a socket
 EDNS_PAYLOAD = 1232  # DNS flag day 2020: fits any path unfragmented
 
@@ -112,11 +117,12 @@ class _Cache(Generic[A]):
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The records of one query: None where the query failed; `exists` is False for NXDOMAIN."""
+    """The records of one query: None where the query failed; `exists` is False for NXDOMAIN. `name`: what the CNAMEs lead to."""
 
     records: Sequence[object] | None
     ttl_s: int
     exists: bool = True
+    name: str = ""
 
 
 class DnsResolver:
@@ -172,10 +178,10 @@ class DnsResolver:
             return MxAnswer("hosts" if named else "null-mx", named, self._expiry(found.ttl_s))
         if not found.exists:
             return MxAnswer("no-domain", (), self._expiry(found.ttl_s))
-        implicit = await self.addresses(domain)  # RFC 5321 5.1: the domain itself, preference 0
+        implicit = await self.addresses(found.name)  # RFC 5321 5.1: the domain itself, preference 0
         if implicit.kind == "addresses":
             expiry = min(implicit.expires_at, self._expiry(found.ttl_s))
-            return MxAnswer("hosts", ((0, domain),), expiry)
+            return MxAnswer("hosts", ((0, found.name),), expiry)
         return MxAnswer("temporary" if implicit.kind == "temporary" else "no-domain", (), implicit.expires_at)
 
     async def _ask_addresses(self, host: str) -> AddressAnswer:
@@ -190,27 +196,40 @@ class DnsResolver:
         return AddressAnswer("addresses" if addresses else "none", addresses, self._expiry(ttl_s))
 
     async def _query(self, name: str, kind: str) -> _Found:
-        qname = dns.name.from_text(name)
+        """The records at the end of the CNAMEs: a resolver gives the whole chain, an authoritative server what is its own."""
+        qname, ttl_s, ends = dns.name.from_text(name), MAX_TTL_S, time.monotonic() + self._resolver.lifetime
         async with self._free:
-            try:
-                answer = await self._resolver.resolve(qname, kind, raise_on_no_answer=False, search=False)
-            except dns.resolver.NXDOMAIN as error:
-                response = error.response(qname)  # type: ignore[no-untyped-call]  # dnspython left it untyped
-                return _Found((), _ttl(response), exists=False)
-            except (dns.exception.DNSException, OSError, EOFError):
-                return _Found(None, TEMPORARY_TTL_S)
-        return _Found(tuple(answer) if answer.rrset is not None else (), _ttl(answer.response))
+            for _ in range(CNAME_MAX):
+                try:
+                    answer = await self._resolver.resolve(
+                        qname, kind, raise_on_no_answer=False, search=False, lifetime=max(ends - time.monotonic(), 0.01)
+                    )
+                except dns.resolver.NXDOMAIN as error:
+                    response = error.response(qname)  # type: ignore[no-untyped-call]  # dnspython left it untyped
+                    return _Found((), min(ttl_s, _ttl(response), NEGATIVE_TTL_MAX_S), exists=False)
+                except (dns.exception.DNSException, OSError, EOFError):
+                    break
+                if answer.rrset is not None:
+                    return _Found(tuple(answer), min(ttl_s, _ttl(answer.response)))
+                known = any(rrset.rdtype == dns.rdatatype.SOA for rrset in answer.response.authority)
+                if known or answer.canonical_name == qname:
+                    end = answer.canonical_name.to_text(omit_final_dot=True).lower()
+                    return _Found((), min(ttl_s, _ttl(answer.response), NEGATIVE_TTL_MAX_S), name=end)
+                qname = answer.canonical_name
+                ttl_s = min(ttl_s, *(alias.ttl for alias in answer.chaining_result.cnames))
+        return _Found(None, TEMPORARY_TTL_S)
 
 
 def _ttl(response: dns.message.Message) -> int:
-    """The TTL of an answer, the shortest along its CNAMEs; of a negative one its SOA's minimum (RFC 2308 5)."""
+    """The TTL of an answer, the shortest along its CNAMEs; of a negative one its SOA's, or its minimum (RFC 2308 5). Without
+    a SOA it is that of dnspython, some minutes. What has the highest bit set is none (RFC 2181 8)."""
     if not isinstance(response, dns.message.QueryMessage):
         return MIN_TTL_S
     try:
-        chain = response.resolve_chaining()
+        ttl = response.resolve_chaining().minimum_ttl
     except dns.exception.DNSException:
         return MIN_TTL_S
-    return min(chain.minimum_ttl, MAX_TTL_S)
+    return ttl if ttl < 1 << 31 else MIN_TTL_S
 
 
 def _server(text: str) -> dns.nameserver.Do53Nameserver:

@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroad.dns import (
+    CNAME_MAX,
+    NEGATIVE_TTL_MAX_S,
     TEMPORARY_TTL_S,
     AddressAnswer,
     DnsResolver,
@@ -41,12 +43,40 @@ ZONE = {
     ("many.example.", "MX"): [
         f"many.example. 300 IN MX 10 mx{number}.a-long-name.example.org." for number in range(99)
     ],
+    # MX hosts that are CNAMEs (RFC 2181 10.3)
+    ("to-alias.example.", "MX"): ["to-alias.example. 300 IN MX 10 mx-alias.example."],
+    ("mx-alias.example.", "A"): [
+        "mx-alias.example. 30 IN CNAME mx1.example.org.",
+        "mx1.example.org. 60 IN A 127.0.0.2",
+    ],
+    ("mx-alias.example.", "AAAA"): ["mx-alias.example. 20 IN CNAME mx1.example.org."],
+    # chains that a server gives in pieces
+    ("piece.example.", "MX"): ["piece.example. 30 IN CNAME piece2.example."],
+    ("piece2.example.", "MX"): ["piece2.example. 25 IN CNAME example.org."],
+    ("to-nowhere.example.", "MX"): ["to-nowhere.example. 30 IN CNAME missing.example."],
+    ("alias-of-a.example.", "MX"): ["alias-of-a.example. 30 IN CNAME implicit.example."],
+    ("alias-of-null.example.", "MX"): ["alias-of-null.example. 30 IN CNAME null.example."],
+    ("alias-that-fails.example.", "MX"): ["alias-that-fails.example. 30 IN CNAME fails.example."],
+    ("circle1.example.", "MX"): ["circle1.example. 30 IN CNAME circle2.example."],
+    ("circle2.example.", "MX"): ["circle2.example. 30 IN CNAME circle1.example."],
+    ("self.example.", "MX"): ["self.example. 30 IN CNAME self.example."],
+    ("round.example.", "MX"): [
+        "round.example. 30 IN CNAME round2.example.",
+        "round2.example. 30 IN CNAME round.example.",
+    ],
+    **{(f"long{n}.example.", "MX"): [f"long{n}.example. 30 IN CNAME long{n + 1}.example."] for n in range(20)},
+    ("endless.example.", "MX"): ["endless.example. 4294967295 IN MX 10 mx1.example.org."],
+    ("four.example.", "A"): ["four.example. 60 IN A 127.0.0.4"],
+    ("six.example.", "AAAA"): ["six.example. 60 IN AAAA ::1"],
 }
-EMPTY = {"empty.example."}
+EMPTY = {"empty.example.", "far-empty.example.", "bare-empty.example."}
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """Answers from ZONE; names beginning with `fails` get SERVFAIL, `refuses` REFUSED, `silent` nothing."""
+    """Answers from ZONE; names beginning with `fails` get SERVFAIL, `refuses` REFUSED, `silent` nothing. What is not there
+    has no SOA where the name begins with `bare`, and a very long one where it does with `far`. `broken`: SERVFAIL to all."""
+
+    broken = False
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
@@ -62,8 +92,8 @@ class NameServer(asyncio.DatagramProtocol):
         response = dns.message.make_response(query)
         if name.startswith("silent"):
             return None
-        if name.startswith(("fails", "refuses")):
-            response.set_rcode(dns.rcode.SERVFAIL if name.startswith("fails") else dns.rcode.REFUSED)
+        if self.broken or name.startswith(("fails", "refuses")):
+            response.set_rcode(dns.rcode.REFUSED if name.startswith("refuses") else dns.rcode.SERVFAIL)
             return response
         for line in ZONE.get((name, kind), ()):
             rrset = dns.rrset.from_text_list(line.split()[0], *line.split(maxsplit=4)[1:4], [line.split(maxsplit=4)[4]])  # type: ignore[arg-type]
@@ -71,7 +101,10 @@ class NameServer(asyncio.DatagramProtocol):
         if not response.answer:
             known = name in EMPTY or any(name == each for each, _ in ZONE)
             response.set_rcode(dns.rcode.NOERROR if known else dns.rcode.NXDOMAIN)
-            soa = SOA.format(ttl=3600, minimum=40).split(maxsplit=4)
+            if name.startswith("bare"):
+                return response
+            long = name.startswith("far")
+            soa = SOA.format(ttl=1_000_000 if long else 3600, minimum=1_000_000 if long else 40).split(maxsplit=4)
             response.authority.append(dns.rrset.from_text(soa[0], int(soa[1]), soa[2], soa[3], soa[4]))
         return response
 
@@ -156,6 +189,19 @@ async def test_hosts_in_order_of_preference(resolver: DnsResolver, clock: Clock)
         ("long.example", "hosts", ((10, "mx1.example.org"),), 86_400),
         ("bücher.example", "hosts", ((10, "mx1.example.org"),), 300),
         ("alias.example", "hosts", ((10, "mx1.example.org"),), 30),
+        ("piece.example", "hosts", ((10, "mx1.example.org"), (20, "mx2.example.org")), 25),
+        ("alias-of-a.example", "hosts", ((0, "implicit.example"),), 30),
+        ("alias-of-null.example", "null-mx", (), 30),
+        ("to-nowhere.example", "no-domain", (), 30),
+        ("alias-that-fails.example", "temporary", (), TEMPORARY_TTL_S),
+        ("circle1.example", "temporary", (), TEMPORARY_TTL_S),
+        ("self.example", "temporary", (), TEMPORARY_TTL_S),
+        ("round.example", "temporary", (), TEMPORARY_TTL_S),
+        ("long0.example", "temporary", (), TEMPORARY_TTL_S),
+        ("far-empty.example", "no-domain", (), NEGATIVE_TTL_MAX_S),
+        ("far-missing.example", "no-domain", (), NEGATIVE_TTL_MAX_S),
+        ("bare-missing.example", "no-domain", (), 300),
+        ("endless.example", "hosts", ((10, "mx1.example.org"),), 1),  # RFC 2181 8: the highest bit makes it none
     ],
 )
 async def test_answers(
@@ -168,6 +214,49 @@ async def test_answers(
 ) -> None:
     answer = await resolver.mx(domain)
     assert (answer.kind, answer.hosts, ttl(answer, clock)) == (kind, hosts, seconds)
+
+
+async def test_an_mx_host_that_is_an_alias_is_followed(resolver: DnsResolver, clock: Clock) -> None:
+    ((_, host),) = (await resolver.mx("to-alias.example")).hosts
+    answer = await resolver.addresses(host)
+    assert (answer.kind, answer.addresses, ttl(answer, clock)) == ("addresses", ("127.0.0.2", "::1"), 20)
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses"), [("four.example", ("127.0.0.4",)), ("six.example", ("::1",)), ("empty.example", ())]
+)
+async def test_hosts_of_one_family(resolver: DnsResolver, host: str, addresses: tuple[str, ...]) -> None:
+    answer = await resolver.addresses(host)
+    assert (answer.kind, answer.addresses) == ("addresses" if addresses else "none", addresses)
+
+
+async def test_a_chain_in_pieces_is_asked_for_so_often_and_no_longer(
+    resolver: DnsResolver, server: tuple[NameServer, str]
+) -> None:
+    assert (await resolver.mx("circle1.example")).kind == (await resolver.mx("long0.example")).kind == "temporary"
+    assert server[0].asked.total() == 2 * CNAME_MAX
+
+
+async def test_what_is_not_there_is_remembered_as_long_as_its_soa_says(
+    resolver: DnsResolver, server: tuple[NameServer, str], clock: Clock
+) -> None:
+    for asked, later in ((1, 0), (1, 39_999), (2, 1)):
+        clock.now += later
+        assert (await resolver.mx("missing.example")).kind == "no-domain"
+        assert server[0].asked["missing.example. MX"] == asked
+
+
+async def test_a_failure_is_remembered_for_seconds_only(
+    resolver: DnsResolver, server: tuple[NameServer, str], clock: Clock
+) -> None:
+    server[0].broken = True
+    assert (await resolver.mx("example.org")).kind == "temporary"
+    assert (await resolver.addresses("mx1.example.org")).kind == "temporary"
+    server[0].broken = False
+    assert (await resolver.mx("example.org")).kind == "temporary"
+    clock.now += TEMPORARY_TTL_S * 1000
+    assert (await resolver.mx("example.org")).kind == "hosts"
+    assert (await resolver.addresses("mx1.example.org")).kind == "addresses"
 
 
 async def test_large_answers_come_over_tcp(resolver: DnsResolver) -> None:
