@@ -4,7 +4,8 @@ RFC 5321 4.2 (replies), RFC 2034 and RFC 3463 (enhanced status codes), RFC 6531 
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from avro.records import SmtpPhase
@@ -16,14 +17,20 @@ Outcome = Literal[
     "replied",
     "no-address",  # no MX host has an address that the source can reach
     "connect-failed",
-    "connection-limit",  # no connection of the site came free in time
+    "connection-limit",  # no connection of the site came free, or might be opened, in time
     "connection-lost",
     "timeout",
-    "tls-failed",
+    "tls-failed",  # STARTTLS is required, and the host does not offer it, refused it, or the handshake failed
     "protocol-error",  # the host does not speak SMTP
-    "local",  # not sent: the host cannot take it; the reply is our own
+    # Not sent, as the host cannot take it; the reply is our own:
+    "no-smtputf8",
+    "no-8bitmime",
+    "too-large",
+    "local",  # no host could: the address does not fit into a command
 ]
 
+BEFORE_MAIL: frozenset[SmtpPhase] = frozenset({"connect", "banner", "ehlo", "starttls"})
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]+")
 _ENHANCED = re.compile(r"\s*#?([245]\.\d{1,3}\.\d{1,3})(?:[\s:,;]+|$)")
 
 
@@ -38,8 +45,9 @@ class Reply:
     @classmethod
     def parse(cls, code: int, text: str) -> "Reply":
         """From a reply's code and text; takes the enhanced code off the text where it agrees with the code."""
-        if not text.isascii():  # aiosmtplib keeps undecodable bytes as surrogates, which nothing else can encode
+        if not text.isascii():  # surrogates, which nothing else can encode
             text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        text = _CONTROL.sub("\ufffd", text)  # NUL, escape sequences: not for logs and terminals
         found = _ENHANCED.match(text)
         if found is None or found[1][0] != str(code)[0]:
             return cls(code, "", text[:MAX_TEXT])
@@ -100,7 +108,7 @@ class Result:
     """One delivery attempt of one message.
 
     phase "done" is the only success. phase "body" with outcome other than "replied" means that the host may have the
-    message: trying again may deliver it twice.
+    message: trying again may deliver it twice. `phases`: ms in each phase that was gone through, of all hosts tried.
     """
 
     phase: SmtpPhase
@@ -111,6 +119,12 @@ class Result:
     tls: str = ""
     duration_ms: int = 0
     reused: bool = False
+    phases: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def about_us(self) -> bool:
+        """The host refused the connection, before it knew of any message: the source is not welcome at the site."""
+        return self.outcome == "replied" and self.phase in BEFORE_MAIL
 
     @property
     def delivered(self) -> bool:

@@ -7,21 +7,27 @@ in bounded time, in a `Result`.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from postroad.dns import Resolver
 from postroad.egress import Source
-from postroad.reply import Envelope, Outcome, Reply, Result, Step, failed
-from postroad.smtp_pool import Pool, PoolSettings
-from postroad.smtp_session import AioTransport, Failure, Session, SmtpTimeouts, Transport
+from postroad.lame import Lame
+from postroad.reply import BEFORE_MAIL, Envelope, Outcome, Reply, Result, Step, failed
+from postroad.shaping.limits import Limits
+from postroad.smtp_pool import Place, Pool
+from postroad.smtp_scripted import ScriptedSession, ScriptedTransport
+from postroad.smtp_session import Failure, Laps, Transport
+from postroad.smtp_timeouts import SmtpTimeouts
+from postroad.smtp_transport import AioTransport
 
 __all__ = [
     "AioTransport",
     "Client",
     "Envelope",
+    "Failure",
+    "Laps",
     "Outcome",
+    "Place",
     "Pool",
-    "PoolSettings",
     "Reply",
     "Result",
     "ScriptedSession",
@@ -37,124 +43,95 @@ MAX_HOSTS = 10  # looked up in one attempt, since each may cost a DNS time-out
 
 
 class Client:
-    """Delivers over a pool's connections. `clock`: seconds, for durations only."""
+    """Delivers over a pool's connections. `clock`: seconds, for durations and pauses only. `lame`: asked which addresses to
+    try last, and told which took no connection."""
 
-    def __init__(self, pool: Pool, resolver: Resolver, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        resolver: Resolver,
+        clock: Callable[[], float] = time.monotonic,
+        lame: Lame | None = None,
+    ) -> None:
         self.pool = pool
-        self._resolver, self._clock = resolver, clock
+        self._resolver, self._clock, self._lame = resolver, clock, lame or Lame()
 
     async def deliver(
-        self, envelope: Envelope, message: bytes, hosts: Sequence[str], source: Source, site: str
+        self, envelope: Envelope, message: bytes, hosts: Sequence[str], source: Source, site: str, limits: Limits
     ) -> Result:
-        """One attempt: hosts in the given order until one goes as far as MAIL.
+        """One attempt: hosts in the given order (lame addresses last) until one has taken a word about the message.
 
-        What a host says before MAIL (banner, EHLO) is about the connection and sends the attempt to the next address;
-        from MAIL on its reply is the result. No connection of the site free in time: outcome connection-limit. After the
-        attempt's deadline no further host is looked up and no further address tried: the last one's reply stands.
+        What a host says before MAIL (banner, EHLO, STARTTLS) is about the connection and sends the attempt to the next
+        address, and so do a 421 and a broken connection before the body; else the reply is the result. No connection of
+        the place free in time: outcome connection-limit. After the attempt's deadline no further host is looked up and no
+        further address tried: the last one's reply stands. `site`: name#shard, whose share of the limits is given.
         """
-        started = self._clock()
-        deadline = started + self.pool.timeouts.of("attempt")
+        started, laps, place = self._clock(), Laps(self._clock), Place(site, source)
+        deadline = started + limits.timeouts.of("attempt")
         result = Result("dns", "no-address", failed("dns", "no-address", "no MX host has a usable address").reply)
-        tried = 0
-        for host in hosts[:MAX_HOSTS]:
-            if self._clock() >= deadline:
-                break
-            for address in await self._addresses(host, source):
+        tried, lame = 0, list[tuple[str, str]]()
+        for host in (*hosts[:MAX_HOSTS], None):  # at last the lame ones
+            if host is not None and self._clock() >= deadline:
+                continue
+            for name, address in lame if host is None else await self._addresses(host, source, lame, laps):
                 if tried == MAX_ADDRESSES or (tried and self._clock() >= deadline):
-                    return self._timed(result, started)
+                    return self._timed(result, started, laps)
                 tried += 1
-                result = await self._try(envelope, message, host, address, source, site)
-                if (
-                    result.phase not in ("connect", "banner", "ehlo", "starttls")
-                    or result.outcome == "connection-limit"
-                ):
-                    return self._timed(result, started)
-        return self._timed(result, started)
+                result = await self._try(envelope, message, name, address, place, limits, laps)
+                if not self._goes_on(result):
+                    return self._timed(result, started, laps)
+        return self._timed(result, started, laps)
 
-    def _timed(self, result: Result, started: float) -> Result:
+    def _timed(self, result: Result, started: float, laps: Laps) -> Result:
         spent = round((self._clock() - started) * 1000)
         # Not dataclasses.replace: it takes longer than the fields
         return Result(
-            result.phase,
-            result.outcome,
-            result.reply,
-            result.mx_host,
-            result.mx_address,
-            result.tls,
-            spent,
-            result.reused,
-        )
+            result.phase, result.outcome, result.reply, result.mx_host, result.mx_address, result.tls, spent,
+            result.reused, laps.ms,
+        )  # fmt: skip
 
-    async def _addresses(self, host: str, source: Source) -> Sequence[str]:
+    @staticmethod
+    def _goes_on(result: Result) -> bool:
+        """Whether the next host is asked at once: this one has said nothing about the message, and does not have it."""
+        if result.phase in BEFORE_MAIL:
+            return result.outcome != "connection-limit"
+        return result.phase in ("mail", "rcpt", "data") and result.reply.code in (0, 421)
+
+    async def _addresses(
+        self, host: str, source: Source, lame: list[tuple[str, str]], laps: Laps
+    ) -> list[tuple[str, str]]:
+        """Those of a host that the source can reach, with its name; the lame ones go aside."""
+        laps.start()
         answer = await self._resolver.addresses(host)
-        if not source.address:
-            return answer.addresses
-        return [found for found in answer.addresses if (":" in found) == (":" in source.address)]
+        laps.lap("dns")
+        now, found = self._clock(), list[tuple[str, str]]()
+        for address in answer.addresses:
+            if not source.address or (":" in address) == (":" in source.address):
+                aside = self._lame.is_lame(source.name, address, now)
+                (lame if aside else found).append((host, address))
+        return found
 
     async def _try(
-        self, envelope: Envelope, message: bytes, host: str, address: str, source: Source, site: str
+        self, envelope: Envelope, message: bytes, host: str, address: str, place: Place, limits: Limits, laps: Laps
     ) -> Result:
         for again in (True, False):
             try:
-                session, reused = await self.pool.acquire(site, source, host, address)
+                session, reused = await self.pool.acquire(place, host, address, limits, laps)
             except Failure as failure:
                 step = failure.step
+                if step.outcome not in ("replied", "connection-limit", "tls-failed"):
+                    self._lame.note(place.source.name, address, self._clock())
                 return Result(step.phase, step.outcome, step.reply, host, address)
+            if not reused:
+                self._lame.forget(place.source.name, address)
             try:
-                step = await session.send(envelope, message)
+                step = await session.send(envelope, message, laps)
             finally:
-                self.pool.release(site, source, session)
+                self.pool.release(place, session)
             result = Result(step.phase, step.outcome, step.reply, host, address, session.tls, 0, reused)
             if not (again and reused and step.phase == "mail" and not session.alive):
                 break
             # Gone stale in the pool, as its like will have: nothing was said about this message, so that once more on
             # a new connection cannot deliver it twice.
-            self.pool.discard(site, source, address)
+            self.pool.discard(place, address)
         return result
-
-
-@dataclass(eq=False)
-class ScriptedSession:
-    """A session that answers from a `ScriptedTransport`'s script."""
-
-    host: str
-    address: str
-    transport: "ScriptedTransport"
-    tls: str = ""
-    sent: int = 0
-    alive: bool = True
-
-    async def send(self, envelope: Envelope, message: bytes) -> Step:
-        """The scripted step; a 421, or a step without a reply, ends the session as a real one would."""
-        self.sent += 1
-        self.transport.sent.append((self.host, envelope, message))
-        step = self.transport.answer(self.host, envelope)
-        self.alive = step.outcome in ("replied", "local") and step.reply.code != 421
-        return step
-
-    def close(self) -> None:
-        """Nothing to close but the mark."""
-        self.alive = False
-
-
-def accept(host: str, envelope: Envelope) -> Step:
-    """The answer of a host that takes everything."""
-    return Step("done", "replied", Reply(250, "2.0.0", "OK"))
-
-
-@dataclass
-class ScriptedTransport:
-    """A transport for tests: `answer` decides each transaction, `refuse` the connections of hosts; both are recorded."""
-
-    answer: Callable[[str, Envelope], Step] = accept
-    refuse: dict[str, Step] = field(default_factory=dict)
-    sent: list[tuple[str, Envelope, bytes]] = field(default_factory=list)
-    connections: list[tuple[str, str]] = field(default_factory=list)  # (source name, host)
-    timeouts: SmtpTimeouts = field(default_factory=SmtpTimeouts)
-
-    async def connect(self, source: Source, host: str, address: str, port: int) -> Session:
-        """A session at once, or the scripted Failure."""
-        self.connections.append((source.name, host))
-        if host in self.refuse:
-            raise Failure(self.refuse[host])
-        return ScriptedSession(host, address, self)

@@ -1,39 +1,48 @@
-"""Open SMTP connections kept for the next message, and no more of them to a site than it allows."""
+"""Open SMTP connections kept for the next message, and never more of them, nor more new ones a minute, than a site allows.
+
+What counts is what the receiver sees: a connection counts until the host has closed it, and new ones are spaced so evenly
+that their number in any minute holds also where a site has just come from another worker, which nobody tells us.
+"""
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 from postroad.egress import Source
-from postroad.reply import failed
-from postroad.smtp_session import Failure, Session, SmtpTimeouts, Transport
+from postroad.reply import Step, failed
+from postroad.shaping.limits import Limits
+from postroad.smtp_session import Failure, Laps, Session, Transport
 
-Key = tuple[str, str]  # egress source, host address
+WAIT_S = 2  # for a connection to come free, before connection-limit
+FULL_S = 3  # after that a place is full, as long as no connection comes free
+CLOSING_S = 30  # how long `close_site` waits for connections in use
+REMEMBERED = 50_000  # sites whose last new connection is known, and hosts whose TLS is broken
+CALM = 40  # new connections a minute from which on 5 % of them is a reserve of two
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
-@dataclass(frozen=True, slots=True)
-class PoolSettings:
-    """Bounds of a pool; seconds. A site (or its shard) has `connections` at most, idle ones counted."""
+class Place(NamedTuple):
+    """Where limits hold: a site (or "name#shard", its part of one worker) as seen from one source."""
 
-    connections: int = 10  # KumoMTA's shipped default for a site is of this order; Outlook and Google ask for 5
-    messages: int = 100  # on one connection; then it is closed
-    idle_s: float = 60  # RFC 5321 4.5.3.2.7 lets a host close after 300 s; most close earlier
-    wait_s: float = 2  # for a connection to come free, before connection-limit
-    full_s: float = 3  # after that the site is full, as long as no connection comes free
+    site: str
+    source: Source
 
 
 @dataclass(slots=True, eq=False)
 class _Idle:
-    key: Key
+    address: str
     session: Session
-    since: float
+    timer: asyncio.TimerHandle
 
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    key: Key
+    address: str
     future: "asyncio.Future[_Grant]"
 
 
@@ -45,167 +54,315 @@ class _Grant:
     refused: bool = False
 
 
-@dataclass(slots=True)
-class _Site:
-    open: int = 0  # connections in use, idle, or being opened
+@dataclass(slots=True, eq=False)
+class _Spot:
+    """The connections of one place."""
+
+    place: Place
+    limits: Limits  # the latest
+    open: int = 0  # connections in use, idle, being opened or being closed
+    closing: int = 0
+    held: bool = False  # a decision is being made: what comes free meanwhile is part of it
     idle: list[_Idle] = field(default_factory=list)  # the longest idle first
     waiters: deque[_Waiter] = field(default_factory=deque)
     full_until: float = 0
+    alarm: asyncio.TimerHandle | None = None  # when the next connection may begin
+
+
+def spacing(per_minute: int) -> tuple[float, int]:
+    """Seconds between new connections, and how many may begin at once, for a cap that holds in any 60 s.
+
+    It holds also across two owners of a site who know nothing of each other: from 40 on since 92 % come evenly and 3 % at
+    once, twice; below, the pool lets the first one wait as well.
+    """
+    if per_minute >= CALM:
+        return 60 / (0.92 * per_minute), max(1, per_minute * 3 // 100)
+    return 60 / (0.95 * per_minute), 1
 
 
 class Pool:
-    """Connections per site. Every `acquire` that returned is followed by one `release`."""
+    """Connections by place. Every `acquire` that returned is followed by one `release`. `clock`: seconds."""
 
     def __init__(
         self,
         transport: Transport,
-        settings: PoolSettings | None = None,
         port: int = 25,
         clock: Callable[[], float] = time.monotonic,
+        wait_s: float = WAIT_S,
+        full_s: float = FULL_S,
     ) -> None:
         self._transport, self._port, self._clock = transport, port, clock
-        self._settings = settings or PoolSettings()
-        self._sites: dict[str, _Site] = {}
-        self._sweeper: asyncio.TimerHandle | None = None
-
-    @property
-    def timeouts(self) -> SmtpTimeouts:
-        """Those of its connections."""
-        return self._transport.timeouts
+        self._wait_s, self._full_s = wait_s, full_s
+        self._sites: dict[str, dict[str, _Spot]] = {}  # by source name
+        self._begun: dict[str, dict[str, float]] = {}  # when a place's even spacing has caught up with what was begun
+        self._broken_tls: dict[tuple[str, str], float] = {}  # site and address -> until
+        self._given_away: dict[str, asyncio.Event] = {}  # set when its last connection is closed
+        self._shut = False
 
     @property
     def connections(self) -> dict[str, int]:
-        """Open connections by site."""
-        return {name: site.open for name, site in self._sites.items()}
+        """Open connections by site, of those that have any."""
+        return {site: open for site in self._sites if (open := self.connections_for(site))}
 
-    async def acquire(self, site: str, source: Source, host: str, address: str) -> tuple[Session, bool]:
+    def connections_for(self, site: str) -> int:
+        """Open connections of a site, those that are being opened or closed among them."""
+        return sum(spot.open for spot in self._sites.get(site, {}).values())
+
+    async def acquire(
+        self, place: Place, host: str, address: str, limits: Limits, laps: Laps | None = None
+    ) -> tuple[Session, bool]:
         """A session to the address and whether it was used before. Raises Failure (connection-limit among others)."""
-        place = self._sites.setdefault(site, _Site())
-        key = (source.name, address)
-        grant = self._grant(place, key) if not place.waiters else None
+        spot = self._spot(place, limits)
+        grant = self._grant(spot, address) if not spot.waiters else None
         if grant is None:
-            grant = await self._wait(site, place, key)
+            grant = await self._wait(spot, address)
         if grant.refused:
-            raise Failure(failed("connect", "connection-limit", f"{self._settings.connections} to {site} are in use"))
+            raise Failure(_full(place, spot.limits))
         if grant.session is not None:
             return grant.session, True
         try:
-            return await self._transport.connect(source, host, address, self._port), False
+            return await self._open(spot, host, address, limits, laps or Laps(self._clock)), False
         except BaseException:
-            self._freed(site, place)
+            self._freed(spot)
             raise
 
-    def release(self, site: str, source: Source, session: Session) -> None:
-        """Give a session back: kept while it is alive and below its number of messages, else closed."""
-        place = self._sites[site]
-        if session.alive and session.sent < self._settings.messages:
-            place.idle.append(_Idle((source.name, session.address), session, self._clock()))
-            self._serve(place)
-            self._arm()
-        else:
-            session.close()
-            self._freed(site, place)
+    def release(self, place: Place, session: Session) -> None:
+        """Give a session back: kept while it is alive and within the limits, else closed."""
+        spot = self._sites[place.site][place.source.name]
+        limits, surplus = spot.limits, spot.open - spot.closing > spot.limits.connections
+        spent = session.sent >= limits.messages_per_connection or limits.idle_s <= 0
+        if not session.alive or spent or surplus or self._shut or place.site in self._given_away:
+            self._close(spot, session)
+            return
+        timer = asyncio.get_running_loop().call_later(limits.idle_s, self._expire, spot, session)
+        spot.idle.append(_Idle(session.address, session, timer))
+        self._serve(spot)
 
-    def is_full(self, site: str) -> bool:
+    def is_full(self, place: Place, limits: Limits) -> bool:
         """Somebody has waited in vain lately, and still no connection is free: asking now would be in vain too."""
-        place = self._sites.get(site)
-        if place is None or place.idle or place.open < self._settings.connections:
+        spot, now = self._sites.get(place.site, {}).get(place.source.name), self._clock()
+        if spot is not None and spot.idle:
             return False
-        return self._clock() < place.full_until
+        pause = self._may_begin(place, limits) - now
+        if spot is None or not spot.open:
+            return pause > self._wait_s
+        return now < spot.full_until and (spot.open >= limits.connections or pause > 0)
 
-    def discard(self, site: str, source: Source, address: str) -> None:
-        """Close the idle connections from a source to an address: one of them turned out to be stale."""
-        place = self._sites.get(site)
-        if place is not None:
-            key = (source.name, address)
-            self._close_idle(site, place, [idle for idle in place.idle if idle.key == key])
+    def discard(self, place: Place, address: str) -> None:
+        """Close the idle connections of a place to an address: one of them turned out to be stale."""
+        spot = self._sites.get(place.site, {}).get(place.source.name)
+        for idle in list(spot.idle) if spot else ():
+            if spot and idle.address == address:
+                self._close_idle(spot, idle)
 
-    def sweep(self) -> None:
-        """Close connections that are idle for too long or that the host has closed. The pool calls it by itself."""
-        oldest = self._clock() - self._settings.idle_s
-        for name, place in list(self._sites.items()):
-            stale = [idle for idle in place.idle if idle.since <= oldest or not idle.session.alive]
-            self._close_idle(name, place, stale)
+    async def close_site(self, site: str, wait_s: float = CLOSING_S) -> int:
+        """Close a site's connections, for its partition goes to another worker: return when all sockets are closed.
+
+        Those in use are not aborted: they close when they are released, and are waited for that long; how many are left
+        is returned. Meanwhile nobody gets a connection to the site; afterwards it is as if never seen.
+        """
+        gone = self._given_away.setdefault(site, asyncio.Event())
+        for spot in list(self._sites.get(site, {}).values()):
+            for waiter in list(spot.waiters):
+                self._refuse(spot, waiter)
+            for idle in list(spot.idle):
+                self._close_idle(spot, idle)
+        try:
+            if site in self._sites:
+                async with asyncio.timeout(wait_s):
+                    await gone.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._given_away.pop(site, None)
+            self._begun.pop(site, None)
+        return self.connections_for(site)
 
     def close(self) -> None:
-        """Close what is idle and stop sweeping; sessions in use close when they are released."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
-        self._settings = PoolSettings(self._settings.connections, 0, 0, self._settings.wait_s)
-        self.sweep()
+        """Close what is idle; sessions in use close when they are released."""
+        self._shut = True
+        for spots in list(self._sites.values()):
+            for spot in list(spots.values()):
+                for idle in list(spot.idle):
+                    self._close_idle(spot, idle)
 
-    def _close_idle(self, site: str, place: _Site, stale: list[_Idle]) -> None:
-        place.idle = [idle for idle in place.idle if idle not in stale]
-        for idle in stale:
-            idle.session.close()
-            self._freed(site, place)
+    # opening
 
-    def _arm(self) -> None:
-        if self._sweeper is None and self._settings.idle_s:
-            self._sweeper = asyncio.get_running_loop().call_later(self._settings.idle_s / 4, self._sweep_and_arm)
+    async def _open(self, spot: _Spot, host: str, address: str, limits: Limits, laps: Laps) -> Session:
+        place, key = spot.place, (spot.place.site, address)
+        broken = self._broken_tls.get(key, 0) > self._clock()
+        starttls = limits.tls == "required" or (limits.tls == "opportunistic" and not broken)
+        try:
+            return await self._transport.connect(place.source, host, address, self._port, limits, starttls, laps)
+        except Failure as failure:
+            step = failure.step
+            # Plain text after STARTTLS may be an attack: no mail to such a host now
+            if step.phase != "starttls" or step.outcome in ("replied", "protocol-error") or limits.tls == "required":
+                raise
+        _remember(self._broken_tls, key, self._clock() + limits.broken_tls_s)
+        pause = self._may_begin(place, limits) - self._clock()
+        if pause > self._wait_s:
+            raise Failure(step)
+        self._begin(place, limits)
+        await asyncio.sleep(max(0, pause))
+        return await self._transport.connect(place.source, host, address, self._port, limits, False, laps)
 
-    def _sweep_and_arm(self) -> None:
-        self._sweeper = None
-        self.sweep()
-        if any(place.idle for place in self._sites.values()):
-            self._arm()
+    def _may_begin(self, place: Place, limits: Limits) -> float:
+        """When a new connection may begin."""
+        every, at_once = spacing(max(1, limits.new_per_minute))
+        begun = self._begun.get(place.site, {}).get(place.source.name)
+        if begun is None:
+            begun = self._clock() + every if limits.new_per_minute < CALM else 0
+            sources = self._begun.get(place.site, {})
+            sources[place.source.name] = begun
+            _remember(self._begun, place.site, sources)
+        return begun - (at_once - 1) * every
 
-    def _grant(self, place: _Site, key: Key) -> _Grant | None:
-        for at in range(len(place.idle) - 1, -1, -1):  # the freshest: the others may go stale and be closed
-            if place.idle[at].key == key:
-                session = place.idle.pop(at).session
-                if session.alive:
-                    return _Grant(session)
-                place.open -= 1
-        if place.open >= self._settings.connections and place.idle:
-            place.idle.pop(0).session.close()  # another host or source has it and does not need it now
-            place.open -= 1
-        if place.open >= self._settings.connections:
+    def _begin(self, place: Place, limits: Limits) -> None:
+        every, _ = spacing(max(1, limits.new_per_minute))
+        begun = self._begun[place.site]
+        begun[place.source.name] = max(self._clock(), begun[place.source.name]) + every
+
+    # places
+
+    def _spot(self, place: Place, limits: Limits) -> _Spot:
+        """With the limits of now: what is idle and over them is closed."""
+        if self._shut or place.site in self._given_away or limits.connections < 1 or limits.new_per_minute < 1:
+            raise Failure(_full(place, limits))
+        spots = self._sites.setdefault(place.site, {})
+        spot = spots.get(place.source.name)
+        if spot is None:
+            spot = spots[place.source.name] = _Spot(place, limits)
+        spot.limits = limits
+        if (surplus := spot.open - spot.closing - limits.connections) > 0:
+            for idle in spot.idle[:surplus]:
+                self._close_idle(spot, idle)
+        if spot.waiters:  # there may be more room than before
+            self._serve(spot)
+        return spot
+
+    def _grant(self, spot: _Spot, address: str) -> _Grant | None:
+        spot.held = True
+        try:
+            return self._decide(spot, address, self._clock())
+        finally:
+            spot.held = False
+
+    def _decide(self, spot: _Spot, address: str, now: float) -> _Grant | None:
+        limits = spot.limits
+        for idle in reversed(list(spot.idle)):  # the freshest: the others may go stale and be closed
+            if idle.address == address:
+                if idle.session.alive and idle.session.sent < limits.messages_per_connection:
+                    idle.timer.cancel()
+                    spot.idle.remove(idle)
+                    return _Grant(idle.session)
+                self._close_idle(spot, idle)
+        at = self._may_begin(spot.place, limits)
+        if now < at:
+            if spot.alarm is None:
+                spot.alarm = asyncio.get_running_loop().call_later(at - now, self._ring, spot)
             return None
-        place.open += 1
+        if spot.open >= limits.connections and spot.idle and not spot.closing:
+            self._close_idle(spot, spot.idle[0])  # another host has it and does not need it now
+        if spot.open >= limits.connections:
+            return None
+        spot.open += 1
+        self._begin(spot.place, limits)
         return _Grant()
 
-    async def _wait(self, site: str, place: _Site, key: Key) -> _Grant:
+    def _ring(self, spot: _Spot) -> None:
+        spot.alarm = None
+        self._serve(spot)
+
+    async def _wait(self, spot: _Spot, address: str) -> _Grant:
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(key, loop.create_future())
-        place.waiters.append(waiter)
-        timer = loop.call_later(self._settings.wait_s, self._refuse, place, waiter)
+        waiter = _Waiter(address, loop.create_future())
+        spot.waiters.append(waiter)
+        timer = loop.call_later(self._wait_s, self._refuse, spot, waiter)
         try:
             return await waiter.future
         except asyncio.CancelledError:
-            if waiter.future.cancelled():
-                if waiter in place.waiters:
-                    place.waiters.remove(waiter)
-            else:  # cancelled after it had been served: the next one may have it
+            if waiter in spot.waiters:
+                spot.waiters.remove(waiter)
+            elif not waiter.future.cancelled():  # cancelled after it had been served: the next one may have it
                 grant = waiter.future.result()
                 if grant.session is not None:
-                    grant.session.close()
-                if not grant.refused:
-                    self._freed(site, place)
+                    self._close(spot, grant.session)
+                elif not grant.refused:
+                    self._freed(spot)
+            self._forget(spot)
             raise
         finally:
             timer.cancel()
 
-    def _refuse(self, place: _Site, waiter: _Waiter) -> None:
+    def _refuse(self, spot: _Spot, waiter: _Waiter) -> None:
         if not waiter.future.done():
-            place.full_until = self._clock() + self._settings.full_s
-            place.waiters.remove(waiter)
+            spot.full_until = self._clock() + self._full_s
+            spot.waiters.remove(waiter)
             waiter.future.set_result(_Grant(refused=True))
+            self._forget(spot)
 
-    def _serve(self, place: _Site) -> None:
-        while place.waiters:
-            if place.waiters[0].future.done():  # cancelled
-                place.waiters.popleft()
+    def _serve(self, spot: _Spot) -> None:
+        while spot.waiters:
+            if spot.waiters[0].future.done():  # cancelled
+                spot.waiters.popleft()
                 continue
-            grant = self._grant(place, place.waiters[0].key)
+            grant = self._grant(spot, spot.waiters[0].address)
             if grant is None:
                 return
-            waiter = place.waiters.popleft()
-            waiter.future.set_result(grant)
+            spot.waiters.popleft().future.set_result(grant)
 
-    def _freed(self, site: str, place: _Site) -> None:
-        place.open -= 1
-        self._serve(place)
-        if not place.open and not place.waiters and self._sites.get(site) is place:
-            del self._sites[site]
+    # closing
+
+    def _expire(self, spot: _Spot, session: Session) -> None:
+        for idle in spot.idle:
+            if idle.session is session:
+                return self._close_idle(spot, idle)
+
+    def _close_idle(self, spot: _Spot, idle: _Idle) -> None:
+        if idle in spot.idle:  # closing one may have led to closing another
+            idle.timer.cancel()
+            spot.idle.remove(idle)
+            self._close(spot, idle.session)
+
+    def _close(self, spot: _Spot, session: Session) -> None:
+        spot.closing += 1
+        session.close(lambda: self._closed(spot))
+
+    def _closed(self, spot: _Spot) -> None:
+        spot.closing -= 1
+        self._freed(spot)
+
+    def _freed(self, spot: _Spot) -> None:
+        spot.open -= 1
+        if not spot.held:
+            self._serve(spot)
+            self._forget(spot)
+
+    def _forget(self, spot: _Spot) -> None:
+        site, source = spot.place.site, spot.place.source.name
+        if spot.open or spot.waiters:
+            return
+        if spot.alarm is not None:
+            spot.alarm.cancel()
+            spot.alarm = None
+        spots = self._sites.get(site, {})
+        if spots.get(source) is spot:
+            del spots[source]
+            if not spots:
+                del self._sites[site]
+                if site in self._given_away:
+                    self._given_away[site].set()
+
+
+def _full(place: Place, limits: Limits) -> Step:
+    text = f"{limits.connections} connections and {limits.new_per_minute} new ones a minute to {place.site} are in use"
+    return failed("connect", "connection-limit", text)
+
+
+def _remember(known: dict[_K, _V], key: _K, value: _V) -> None:
+    """Put it last, and let the first go where there are too many."""
+    known.pop(key, None)
+    known[key] = value
+    if len(known) > REMEMBERED:
+        del known[next(iter(known))]
