@@ -38,6 +38,8 @@ SIGNED = frozenset(
     b"content-transfer-encoding list-id list-help list-unsubscribe list-unsubscribe-post list-subscribe list-post "
     b"list-owner list-archive feedback-id".split()
 )
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
+_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 
 
 class DkimError(ValueError):
@@ -84,15 +86,26 @@ def generate(algorithm: DkimAlgorithm) -> tuple[str, str]:
     key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
     if algorithm == "rsa":
         key = rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
-        form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     else:
         key = ed25519.Ed25519PrivateKey.generate()
-        form = (serialization.Encoding.Raw, serialization.PublicFormat.Raw)  # RFC 8463 4: the bare 32 bytes
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode()
+    return pem, _record(key)
+
+
+def published(algorithm: DkimAlgorithm, pem: str) -> str:
+    """The TXT record of a private key. Raises DkimError."""
+    return _record(_parse_key("", algorithm, pem).key)
+
+
+def _record(key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey) -> str:
+    if isinstance(key, rsa.RSAPrivateKey):
+        algorithm, form = "rsa", (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    else:  # RFC 8463 4: the bare 32 bytes
+        algorithm, form = "ed25519", (serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     public = base64.b64encode(key.public_key().public_bytes(*form)).decode()
-    return pem, f"v=DKIM1; k={algorithm}; p={public}"
+    return f"v=DKIM1; k={algorithm}; p={public}"
 
 
 def relaxed_body(body: bytes) -> bytes:
@@ -138,11 +151,18 @@ def sign(
     """One DKIM-Signature header field per key, CRLF at each end, to put above the message.
 
     `message` has CRLF line ends; `domain` is an A-label name; `now_ms` becomes t=; `bh` is the message's `body_hash`
-    where known. Raises DkimError for a message whose header cannot be parsed or has no From.
+    where known. No l= (RFC 6376 8.2: text could be added below it) and no x= (3.5: no defence against replay, and mail that
+    waited for days would arrive with an invalid signature). Raises DkimError for a message whose header cannot be parsed, has a
+    bare CR or LF (relays mend those, each in its way) or no From, and for a name that does not fit a tag.
     """
     if not keys:
         return b""
+    for name in (domain, *(key.selector for key in keys)):
+        if not _NAME.fullmatch(name):
+            raise DkimError(f"{name[:100]!r} is no domain name or selector to sign with")
     head, _, _ = message.partition(b"\r\n\r\n")
+    if _BARE.search(head):
+        raise DkimError("a header with a bare CR or LF is not signed")
     try:
         headers = dkim.rfc822_parse(head + b"\r\n\r\n")[0]
     except (dkim.MessageFormatError, IndexError) as error:  # IndexError: it begins with a folded line

@@ -13,7 +13,8 @@ from postroad.checks import Problem, check_lifetime, check_subject, check_submis
 from postroad.content import ContentError, ContentStore, ContentUnavailable
 from postroad.ids import header_id, message_id
 from postroad.limits import DayQuota, DayUse, Limit, reserve
-from postroad.senders import domain_of_tenant, return_path
+from postroad.returnpath import ReturnPaths
+from postroad.senders import domain_of_tenant, return_path_domain
 
 NOTHING: Content = {"hash": "", "size": 0}  # of a submission that is rejected before it is built
 
@@ -83,11 +84,13 @@ def message(
     accepted_at: int,
     place: str,
     expires_ms: int,
+    return_paths: ReturnPaths | None,
 ) -> Message:
     """The message of one recipient, still without its content. `place`: "partition:offset" of the submission;
-    `expires_ms`: how long a message is tried where the submission does not say."""
+    `expires_ms`: how long a message is tried where the submission does not say; `return_paths`: None for one that never leaves."""
     id = message_id(accepted_at, submission["tenant"], submission["submission_id"], place, recipient["address"])
     domain = sender_domain(submission["sender"]["address"])
+    own = domain_of_tenant(tenant, domain) if tenant else None
     send_at = submission.get("send_at")
     return {
         "message_id": id,
@@ -97,7 +100,7 @@ def message(
         "accepted_at": accepted_at,
         "recipient": written(recipient["address"]),  # cancellations meet the message under this key
         "sender": submission["sender"]["address"],
-        "return_path": return_path(domain_of_tenant(tenant, domain) if tenant else None, domain, id),
+        "return_path": return_paths.sign(id, return_path_domain(own, domain)) if return_paths else "",
         "top": b"",
         "content": NOTHING,
         "tags": submission.get("tags", []),
@@ -109,11 +112,24 @@ def message(
 
 
 def messages(
-    submission: Submission, tenant: Tenant | None, accepted_at: int, place: str, expires_ms: int
+    submission: Submission,
+    tenant: Tenant | None,
+    accepted_at: int,
+    place: str,
+    expires_ms: int,
+    return_paths: ReturnPaths | None = None,
 ) -> list[Message]:
     """The messages of a submission's recipients; see `message`."""
     return [
-        message(submission, tenant, recipient, accepted_at=accepted_at, place=place, expires_ms=expires_ms)
+        message(
+            submission,
+            tenant,
+            recipient,
+            accepted_at=accepted_at,
+            place=place,
+            expires_ms=expires_ms,
+            return_paths=return_paths,
+        )
         for recipient in distinct(submission["recipients"])
     ]
 

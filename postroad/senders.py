@@ -13,19 +13,15 @@ def domain_of_tenant(tenant: Tenant, domain: str) -> SenderDomain | None:
     return max(fitting, key=lambda own: len(own["domain"]), default=None)
 
 
-def return_path(own: SenderDomain | None, domain: str, message_id: str) -> str:
-    """The envelope sender of a message: tells the message when a bounce comes back. `domain`: of the From header."""
-    if own is not None:
-        domain = own.get("return_path") or own["domain"]
-    return f"b-{message_id}@{domain}"
-
-
-def message_of(return_path: str) -> str:
-    """The message id inside a return path, empty where there is none."""
-    local, _, _ = return_path.partition("@")
-    return local.removeprefix("b-") if local.startswith("b-") else ""
+def return_path_domain(own: SenderDomain | None, domain: str) -> str:
+    """Where bounces of mail from `domain` (of the From header) go: RFC 5321's MAIL FROM, which SPF looks at."""
+    return domain if own is None else own.get("return_path") or own["domain"]
 
 
 def signing_keys(own: SenderDomain) -> list[SigningKey]:
-    """The DKIM keys of a domain, ready to sign. Raises DkimError for one that cannot be used."""
-    return [SigningKey.from_pem(key["selector"], key["algorithm"], key["private_key"]) for key in own.get("dkim", [])]
+    """The DKIM keys that mail from a domain is signed with: the active ones. Raises DkimError for one that cannot be used."""
+    return [
+        SigningKey.from_pem(key["selector"], key["algorithm"], key["private_key"])
+        for key in own.get("dkim", [])
+        if key.get("active", True)
+    ]

@@ -8,7 +8,8 @@
             - {selector: s1, algorithm: rsa, private_key_file: acme.pem}   # beside this file; or private_key: PEM text
       quota_per_day: 100000
 
-Every key is a field of avro/Tenant.avsc under its name there, but for `private_key_file`.
+Every key is a field of avro/Tenant.avsc under its name there, but for `private_key_file`. A domain without `dkim` keeps the keys
+that `postroad domains` made for it.
 """
 
 from __future__ import annotations
@@ -54,6 +55,14 @@ def load_tenants(path: Path) -> list[Tenant]:
             "\n".join(f"{path}:{line}: {text}" for line, text in sorted(reader.faults, key=lambda fault: fault[0]))
         )
     return tenants
+
+
+def keep_keys(loaded: Tenant, in_force: Tenant | None) -> Tenant:
+    """A tenant of a file with the DKIM keys that `postroad domains` made: a domain without `dkim` keeps what it has."""
+    known = {own["domain"]: own.get("dkim", []) for own in (in_force or loaded).get("domains", [])}
+    if "domains" in loaded:
+        loaded["domains"] = [{"dkim": known.get(own["domain"], []), **own} for own in loaded["domains"]]
+    return loaded
 
 
 def _scalar(node: yaml.Node) -> Any:
@@ -231,6 +240,7 @@ class _Reader:
             "algorithm": _pattern(re.compile("rsa|ed25519"), "rsa or ed25519"),
             "private_key": _text,
             "private_key_file": self._file,
+            "active": _flag,
         }
         values = self._record(node, "DKIM key", fields, "selector")
         named = [key.value for key, _ in node.value if key.value.startswith("private_key")] if values else []

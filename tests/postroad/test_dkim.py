@@ -10,7 +10,7 @@ from dkim.canonicalization import Relaxed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.dkim import BodyHashes, DkimError, SigningKey, body_hash, generate, relaxed_body, sign, verify
+from postroad.dkim import BodyHashes, DkimError, SigningKey, body_hash, generate, published, relaxed_body, sign, verify
 
 CORPUS = Path(__file__).parents[3] / "shared" / "corpora" / "dkim"
 needs_corpus = pytest.mark.skipif(not CORPUS.exists(), reason="the corpora are not here")
@@ -166,3 +166,32 @@ def test_each_message_of_the_corpus_signs_and_verifies(folder: str) -> None:
         assert verify(lines + message, RECORDS.get)[:2] == [True, True], path.name
         signed += 1
     assert signed >= 3
+
+
+@pytest.mark.parametrize(
+    ("domain", "selector"),
+    [
+        ("example.com;\r\nX-Evil: yes", "s1"),
+        ("example.com", "s1;\r\nX-Evil: yes"),
+        ("", "s1"),
+        ("example.com", "s 1"),
+        ("a..b", "s1"),
+    ],
+)
+def test_no_header_comes_in_by_a_name(domain: str, selector: str) -> None:
+    with pytest.raises(DkimError, match="to sign with"):
+        sign(MAIL, domain, [SigningKey.from_pem(selector, "ed25519", ED_PEM)])
+
+
+@pytest.mark.parametrize("header", [b"Subject: a\nBcc: x\r\n", b"Subject: a\rBcc: x\r\n"])
+def test_a_header_with_half_a_line_end_is_not_signed(header: bytes) -> None:
+    with pytest.raises(DkimError, match="bare CR or LF"):
+        sign(header + MAIL, "example.com", KEYS)
+
+
+def test_neither_length_nor_expiry_is_in_a_signature() -> None:
+    assert not re.search(rb"[ ;](l|x)=", sign(MAIL, "example.com", KEYS, now_ms=1))
+
+
+def test_the_record_of_a_key_is_the_one_it_was_made_with() -> None:
+    assert published("rsa", RSA_PEM) == RSA_TXT and published("ed25519", ED_PEM) == ED_TXT

@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from postroad import budget
 from postroad.content import MemoryContents
 from postroad.intake import Use, build, distinct, message, sender_domain, take_place, written
+from postroad.returnpath import ReturnPaths
 
 NOW = 1_700_000_000_000
 DAY_MS = 86_400_000
+RETURN_PATHS = ReturnPaths([b"a secret"])
 TENANT = {"tenant": "t", "domains": [{"domain": "acme.test", "return_path": "b.acme.test"}]}
 
 
@@ -21,7 +23,7 @@ def submission(*recipients, **fields):
 
 
 def made(given, tenant=TENANT, **fields):
-    settings = {"accepted_at": NOW, "place": "0:1", "expires_ms": 1000, **fields}
+    settings = {"accepted_at": NOW, "place": "0:1", "expires_ms": 1000, "return_paths": RETURN_PATHS, **fields}
     return [message(given, tenant, recipient, **settings) for recipient in distinct(given["recipients"])]
 
 
@@ -55,9 +57,11 @@ def test_sender_domain():
 
 def test_message_of_a_known_and_of_an_unknown_tenant():
     (own,) = made(submission("r@there.test"))
-    assert own["return_path"] == f"b-{own['message_id']}@b.acme.test"
+    assert own["return_path"] == RETURN_PATHS.sign(own["message_id"], "b.acme.test")
     (foreign,) = made(submission("r@there.test"), None)
     assert foreign["return_path"].endswith("@acme.test")
+    (unsent,) = made(submission("r@there.test"), return_paths=None)
+    assert unsent["return_path"] == ""
 
 
 def test_expiry_counts_from_the_time_that_the_mail_may_go():

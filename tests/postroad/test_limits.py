@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.limits import DAY_MS, DayQuota, DayUse, Limit, Rates, believed, reserve
+from postroad.limits import DAY_MS, DayQuota, DayUse, Limit, believed, reserve
 
 START = 1_790_000_000_000
 LIMITS = st.builds(Limit, st.floats(0.01, 2000), st.integers(1, 50))
@@ -75,39 +75,3 @@ def test_a_tat_of_a_clock_that_was_wrong_counts_as_now() -> None:
     assert believed(START + 60_000, START, 60_000) == START + 60_000
     assert believed(START + 60_001, START, 60_000) == START
     assert believed(0.0, START, 60_000) == 0
-
-
-SITE = (0, "there.test#0")
-
-
-@given(LIMITS, st.lists(st.integers(0, 500), min_size=1, max_size=60), st.floats(0, START + 2000))
-def test_rates_let_through_what_the_limit_allows_and_tell_the_others_ever_later_times(limit, gaps, kept) -> None:
-    rates, now, gone, back = Rates(), START, [], []
-    for gap in gaps:
-        now += gap
-        due, may_go = rates.take(SITE, kept, now, limit, 1000)
-        assert due >= now
-        (gone if may_go else back).append(due)
-    assert never_exceeded(gone, limit, slack_ms=1)
-    assert back == sorted(back)
-
-
-def test_rates_after_a_clock_that_was_wrong() -> None:
-    day, limit = DAY_MS, Limit(1)
-    rates = Rates()
-    for _ in range(5):
-        rates.take(SITE, 0.0, START + day, limit, 1000)
-    taken = [rates.take(SITE, START + day, START, limit, 1000) for _ in range(4)]
-    assert [may_go for _, may_go in taken] == [True, True, False, False], (
-        "neither blocked for a day nor without a limit"
-    )
-    assert all(due < START + 5000 for due, _ in taken)
-
-
-def test_rates_forget_what_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Rates, "MANY", 10)
-    rates = Rates()
-    for n in range(1000):
-        rates.take((0, f"site{n}"), 0.0, START + 1000 * n, Limit(1), 0)
-    assert len(rates) <= 21
-    assert rates.take((0, "site999"), 0.0, START + 999_000, Limit(1), 0) == (START + 1_000_000 + 1000, False)

@@ -1,0 +1,97 @@
+"""Never more than the cap in any window, nearly the cap where mail waits; late wake-ups, clock steps and take-overs."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postroad.pacing import SLOTS, Pace, Window, every_ms, margin, unknown_ms
+
+START = 1_790_000_000_000
+
+
+def most(times: list[float], width: float) -> int:
+    """In any window that begins with one of them, its end included."""
+    return max(sum(first <= at <= first + width for at in times) for first in times)
+
+
+@given(st.integers(1, 300), st.lists(st.floats(0, 300), min_size=1, max_size=200), st.integers(0, 3))
+def test_rates_hold_however_late_messages_wake_up(cap: int, late: list[float], owners: int) -> None:
+    every, now, times = every_ms(cap), 0.0, []
+    pace = Pace()
+    for n in range(1200 // (owners + 1)):
+        if owners and n % 100 == 99:  # another worker takes over, which knows of nothing
+            pace = Pace(now + unknown_ms(every), now + unknown_ms(every))
+        pace.reserve(now, every)
+        now += pace.wait(now, every) + (late[n % len(late)] if n % 7 == 0 else 0)
+        now += pace.wait(now, every)
+        pace.begin(now, every)
+        times.append(now)
+        if len(times) > 3 * cap + 20:
+            break
+    assert most(times, 1000) <= cap
+
+
+@given(st.integers(1, 300))
+def test_nine_tenths_of_a_rate_are_used_with_wake_ups_a_little_late(cap: int) -> None:
+    every, now, times = every_ms(cap), 0.0, []
+    pace = Pace()
+    while now < 20_000:
+        now += pace.wait(now, every)
+        pace.begin(now, every)
+        times.append(now)
+        now += 0.2
+    assert len(times) >= 0.9 * cap * 20
+
+
+@given(
+    st.integers(1, 400),
+    st.lists(st.tuples(st.integers(0, 900_000), st.integers(1, 60)), min_size=1, max_size=60),
+    st.sets(st.integers(0, 60)),
+)
+def test_hours_hold_across_take_overs_that_lose_what_was_under_way(cap, steps, crashes) -> None:
+    window, now, times, kept = Window(3_600_000 // SLOTS), START, [], b""
+    for n, (pause, wanted) in enumerate(steps):
+        now += pause
+        if n in crashes:
+            window = Window(3_600_000 // SLOTS)
+            if kept:
+                window.load(kept)
+            window.move(now)
+            window.counts[-1] += margin(cap)
+            kept = window.pack()  # a worker that dies has written one result at least: the limit of what is promised
+        window.move(now)
+        for _ in range(wanted):
+            if window.has_room(cap):
+                window.take()
+                times.append(now)
+                if window.under_way == margin(cap) and n % 2:
+                    window.under_way, kept = 0, window.pack()  # settled, all of them
+        if n + 1 not in crashes:
+            window.under_way, kept = 0, window.pack()
+    if times:
+        assert most(times, 3_600_000 - 1) <= cap
+
+
+def test_nine_tenths_of_an_hour_are_used() -> None:
+    window, sent = Window(3_600_000 // SLOTS), 0
+    for minute in range(60 * 24):
+        now = START + minute * 60_000
+        window.move(now)
+        while window.has_room(1000):
+            window.take()
+            window.under_way, sent = 0, sent + 1
+    assert sent >= 0.9 * 24 * 1000
+
+
+@given(st.integers(1, 100), st.integers(-10 * 86_400_000, 0))
+def test_a_clock_that_goes_back_lets_no_more_through(cap: int, step: int) -> None:
+    window = Window(3_600_000 // SLOTS)
+    window.move(START)
+    window.counts[-1] = cap
+    window.move(START + step)
+    assert not window.has_room(cap)
+    assert window.free_at(cap, START + step) > START + step
+
+
+def test_parked_come_back_one_after_the_other() -> None:
+    pace = Pace()
+    assert [pace.park(100.0, 10.0) for _ in range(3)] == [100.0, 110.0, 120.0]
