@@ -10,41 +10,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any
 
 from agents.application import application
 from avro.records import Attempt, Ending, EventKind, Message, Report
-from postroad import bounces, reports
+from postroad import bounces, orders, reports
 from postroad.content import ContentMissing, ContentUnavailable
-from postroad.events import Fields, event
+from postroad.events import Fields, attempted, event
 from postroad.retry import next_try
-from postroad.senders import message_of
 from postroad.smtp import Reply
 from postroad.suppression import hard_bounce
-from tables import ended
+from tables import ended, last_replies
 from tables.ended import ENDED, Ended
+from tables.last_replies import LAST_REPLIES
 from topics.catalogue import ATTEMPTS, ENDINGS, EVENTS, REPORTS, SCHEDULED, SUPPRESSIONS, Output
 from topics.stage import Hold, Stage
 from topics.state import View
 
 NAME = "classify"
 
-stage = Stage(NAME, reads=[ATTEMPTS, REPORTS, ENDINGS], writes=[EVENTS, SCHEDULED, SUPPRESSIONS], tables=[ENDED],
-              state_first=True)  # fmt: skip
+stage = Stage(NAME, reads=[ATTEMPTS, REPORTS, ENDINGS], writes=[EVENTS, SCHEDULED, SUPPRESSIONS],
+              tables=[ENDED, LAST_REPLIES], state_first=True)  # fmt: skip
 __getattr__ = application(stage)
+_try = itemgetter("round", "attempt")  # which try of a message
 
 
 @stage.on(ATTEMPTS)
 def judge(attempt: Attempt, state: View) -> Iterator[Output]:
     """Delivered, bounced, expired, or deferred with the time of the next try."""
-    message, number = attempt["message"], attempt["message"]["attempt"] + 1
-    reply = Reply(attempt["reply_code"], attempt["enhanced_code"], attempt["reply"])
+    message, reply = attempt["message"], Reply(attempt["reply_code"], attempt["enhanced_code"], attempt["reply"])
     verdict = bounces.classify(reply, attempt["phase"])
-    fields: Fields = {
-        "reason": verdict.reason, "rule": verdict.rule, "attempt": number, "mx_host": attempt["mx_host"],
-        "mx_address": attempt["mx_address"], "reply_code": reply.code, "enhanced_code": reply.enhanced, "reply": reply.text,
-        "tls": attempt["tls"], "duration_ms": attempt["duration_ms"], "possible_duplicate": attempt["possible_duplicate"],
-    }  # fmt: skip
+    fields, number = attempted(attempt, verdict), message["attempt"] + 1
     at, (before, own) = attempt["at"], _ended(message, state)
     if before is not None and own:  # it stands, whatever the verdict would be by now
         yield EVENTS.send(event(message, before["kind"], at, NAME, **fields))
@@ -65,10 +62,14 @@ def judge(attempt: Attempt, state: View) -> Iterator[Output]:
         if verdict.outcome == "hard":
             yield SUPPRESSIONS.send(hard_bounce(message, at, message["message_id"], str(reply)))
         return
-    due = next_try(at, number, message["message_id"], state.services.retries, verdict.reason == "greylisted")
+    retry = state.services.shaping.policy.limits(orders.site_of(message), attempt["source"]).retry
+    due = next_try(at, number, message["message_id"], retry, verdict.reason == "greylisted")
     if due > message["expires_at"]:
         yield _end(message, "expired", at, NAME, fields, state)
         return
+    state.last_replies.put(
+        message["message_id"], last_replies.kept(fields), message["expires_at"] + last_replies.KEPT_MS
+    )
     fields["due_at"] = due
     yield EVENTS.send(event(message, "deferred", at, NAME, **fields))
     message["attempt"] = number
@@ -83,15 +84,16 @@ def end(ending: Ending, state: View) -> Output | None:
     before, own = _ended(message, state)
     if before is not None and not own:
         return None
-    said: Fields = {"reason": ending["reason"], "rule": ending["rule"], "detail": ending["detail"]}
-    said["possible_duplicate"] = message["possible_duplicate"]
-    return _end(message, ending["kind"], ending["at"], ending["stage"], said, state)
+    kind, said = orders.told(ending)
+    if kind in ("bounced", "expired"):  # found while it waited
+        said.update(last_replies.of(message["message_id"], state))
+    return _end(message, kind, ending["at"], ending["stage"], said, state)
 
 
 def _end(message: Message, kind: EventKind, at: int, stage: str, fields: Fields, state: View) -> Output:
-    """The end, or, where there was one, what came after it. A second delivery of the same try, flagged, has the event again."""
+    """The end; else what came after it. A second delivery of the same try, flagged, has the event again."""
     before, own = _ended(message, state)
-    if before is not None and not own and (before["kind"] != kind or _try(before["message"]) != _try(message)):
+    if before is not None and not own and (kind, *_try(message)) != (before["kind"], *_try(before["message"])):
         fields["reason"] = f"{kind}-after-{before['kind']}"
         fields["possible_duplicate"] = fields["possible_duplicate"] or before["kind"] == kind
         return EVENTS.send(event(message, "reported", at, stage, **fields))
@@ -108,10 +110,6 @@ def _ended(message: Message, state: View) -> tuple[Ended | None, bool]:
 
 def _place(state: View) -> str:
     return f"{state.record.topic}@{state.record.offset}"
-
-
-def _try(message: Message) -> tuple[int, int]:
-    return message["round"], message["attempt"]
 
 
 @stage.prepare(REPORTS)
@@ -132,7 +130,8 @@ async def read_reports(todo: list[tuple[Any, Report]], state: View) -> None:
 @stage.on(REPORTS)
 def report_back(report: Report, state: View) -> Iterator[Output]:
     """Feedback on a message that had its end: an event, and a suppression where the recipient is bad for good."""
-    message_id, mail = message_of(report["rcpt_to"]), state.found.get(state.record.offset)
+    message_id = state.services.settings.return_paths().message_of(report["rcpt_to"])
+    mail = state.found.get(state.record.offset)
     known: Ended | None = state.ended.get(message_id)
     if known is None:
         raise ValueError(f"no message of the last week has the return path {report['rcpt_to'][:100]!r}")

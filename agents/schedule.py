@@ -1,7 +1,7 @@
 """Schedule: hold messages until they are due, or until somebody decides, then put them back on the road.
 
-mail.scheduled, mail.decisions (key: message id) -> mail.accepted, mail.validated, mail.scored (key: recipient), mail.events,
-mail.endings
+mail.scheduled, mail.decisions (key: message id), control.orders -> mail.accepted, mail.validated, mail.scored (key: recipient),
+mail.events, mail.endings
 
 A message comes back with its next round. Released twice, after a crash, it has the same round twice: suppress stops one.
 """
@@ -11,23 +11,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agents.application import application
-from avro.records import Decision, Scheduled
-from postroad import ids
+from avro.records import Decision, Order, Scheduled
+from postroad import ids, orders
 from postroad.events import ending, event
-from tables import cancelled, due
+from postroad.orders import Orders
+from tables import cancelled, due, sites
 from tables.cancelled import CANCELLED
 from tables.due import BEGINNING, DUE, NEVER, WAITING, Waiting
-from topics.catalogue import ACCEPTED, DECISIONS, ENDINGS, EVENTS, SCHEDULED, SCORED, VALIDATED, Output
+from tables.sites import APPLIED, SITES
+from topics.catalogue import ACCEPTED, DECISIONS, ENDINGS, EVENTS, ORDERS, SCHEDULED, SCORED, VALIDATED, Output
 from topics.stage import Stage
 from topics.state import View
 
 NAME = "schedule"
 TICK_SECONDS = 0.25
 RELEASED_AT_ONCE = 200  # per tick and partition; there is a tick at once while more is due
+OWN_TIME = ("held", "send-at")  # who waits for these does not wait to be tried: no flush lets it go
 BACK = {"accepted": ACCEPTED, "validated": VALIDATED, "scored": SCORED}
 
 stage = Stage(NAME, reads=[SCHEDULED, DECISIONS], writes=[*BACK.values(), EVENTS, ENDINGS],
-              tables=[DUE, WAITING, CANCELLED, BEGINNING])  # fmt: skip
+              tables=[DUE, WAITING, CANCELLED, BEGINNING, SITES, APPLIED], follows=[ORDERS])  # fmt: skip
 __getattr__ = application(stage)
 
 
@@ -43,15 +46,21 @@ def hold(entry: Scheduled, state: View) -> Output | None:
     if waiting is not None and (waiting.cleared, waiting.round) >= (cleared, round):
         return None
     if waiting is not None:
-        _forget(message_id, waiting.due_at, state)
+        sites.forget(state.due.get(due.key(waiting.due_at, message_id)) or entry, waiting.due_at, state)
     if (why := state.cancelled.get(message_id)) is not None:
         return ENDINGS.send(ending(message, "cancelled", state.now, NAME, "cancelled", detail=why))
+    known, site = Orders(state.services.orders), orders.site_of(message)
+    if (order := known.bounced(message, site)) is not None:
+        return ENDINGS.send(orders.bounce(message, order, state.now, NAME))
     until = entry["due_at"] if entry["due_at"] is not None else min(message["expires_at"], NEVER)
+    flush = known.flushed(message, site, entry["at"], state.now) if entry["reason"] not in OWN_TIME else None
+    until = min(until, state.now) if flush else until
     state.due.put(due.key(until, message_id), entry)
     state.waiting.put(message_id, Waiting(round, until, cleared))
+    state.sites.put(sites.key(message), until)
     if until < (state.beginning.get("") or 0):
         state.beginning.put("", until)
-    return None
+    return _flushed(entry, flush, state) if flush else None
 
 
 @stage.on(DECISIONS)
@@ -66,7 +75,7 @@ def decide(decision: Decision, state: View) -> Iterator[Output]:
     if waiting is None or entry is None:
         return
     message, now = entry["message"], state.now
-    _forget(decision["message_id"], waiting.due_at, state)
+    sites.forget(entry, waiting.due_at, state)
     by, why = decision["by"], decision["reason"]
     if decision["action"] == "drop":
         yield ENDINGS.send(ending(message, "dropped", now, NAME, "operator", by, why))
@@ -87,9 +96,9 @@ def decide(decision: Decision, state: View) -> Iterator[Output]:
 @stage.every(TICK_SECONDS)
 def release(state: View) -> Iterator[Output]:
     """What is due goes back; what has expired while it waited ends."""
-    for until, entry in _due(state):
+    for until, entry in due.come(state, RELEASED_AT_ONCE):
         message = entry["message"]
-        _forget(message["message_id"], until, state)
+        sites.forget(entry, until, state)
         state.beginning.put("", until)
         if state.now > message["expires_at"] or entry["due_at"] is None:
             yield ENDINGS.send(
@@ -99,27 +108,38 @@ def release(state: View) -> Iterator[Output]:
             yield _back(entry)
 
 
-def _due(state: View) -> Iterator[tuple[int, Scheduled]]:
-    """The next entries whose time has come, with it. Most ticks find none: one is read, then ever more."""
-    first, n, left = due.key(state.beginning.get("") or 0, ""), 1, RELEASED_AT_ONCE
-    while left:
-        found = state.due.scan(first, limit=n)
-        for key, entry in found:
-            if due.due_at(key) > state.now:
-                return
-            yield due.due_at(key), entry
-        if len(found) < n:
+@stage.every(TICK_SECONDS)
+def obey(state: View) -> Iterator[Output]:
+    """What waited when an order came goes on, or ends: each tick some of what one order is about, from where the last one
+    stopped, so a million costs no memory, and a crash nothing but the last tick."""
+    for order in Orders(state.services.orders).to_do(state.now):
+        if (found := sites.next_of(order, state)) is not None:
+            for key, until in found:
+                yield from _apply(order, key, until, state)
             return
-        first, left = found[-1][0] + b"\0", left - n
-        n = min(4 * n, left)
+
+
+def _apply(order: Order, key: bytes, until: int, state: View) -> Iterator[Output]:
+    entry: Scheduled | None = state.due.get(due.key(until, sites.id_in(key)))
+    if entry is None:
+        state.sites.delete(key)
+    elif not orders.is_about(order, entry["message"]):
+        return
+    elif order["action"] == "bounce" and entry["message"]["accepted_at"] <= order["at"]:
+        sites.forget(entry, until, state)
+        yield ENDINGS.send(orders.bounce(entry["message"], order, state.now, NAME))
+    elif order["action"] == "flush" and entry["at"] <= order["at"] and entry["reason"] not in OWN_TIME:
+        sites.forget(entry, until, state)
+        yield _flushed(entry, order, state)
+        yield _back(entry)
+
+
+def _flushed(entry: Scheduled, order: Order, state: View) -> Output:
+    return EVENTS.send(event(entry["message"], "released", state.now, NAME, reason="flush", rule=order["by"],
+                             detail=order.get("reason", "")))  # fmt: skip
 
 
 def _back(entry: Scheduled) -> Output:
     message = entry["message"]
     message["round"] += 1
     return BACK[entry["return_to"]].send(message)
-
-
-def _forget(message_id: str, until: int, state: View) -> None:
-    state.due.delete(due.key(until, message_id))
-    state.waiting.delete(message_id)

@@ -10,12 +10,13 @@ that nobody has read is seen, and so is an event accepted of what nobody has sub
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from analytics.clickhouse import Warehouse
 from analytics.reading import Reader
@@ -28,23 +29,37 @@ from postroad.ledger import ATTEMPTED, SUBMITTED, Allowed, Count, Group, Life, R
 from topics.catalogue import (
     ACCEPTED,
     ATTEMPTS,
+    BROADCASTS,
     CLEARED,
     DAY_MS,
     DEAD_LETTERS,
     ENDINGS,
     EVENTS,
     OUTBOUND,
+    OUTBOUND_BROADCAST,
     SCHEDULED,
     SCORED,
     SUBMISSIONS,
     VALIDATED,
+    place_of,
 )  # fmt: skip
 from topics.installation import Installation
 
 FOLDER = Path(__file__).parent / "ledger"
 DEFAULT = Allowed()
 CLOCKS_MS = 3_600_000  # the clocks of brokers and workers differ by less; reading starts so much earlier
-_CARRIERS = (ACCEPTED, VALIDATED, SCORED, CLEARED, OUTBOUND, SCHEDULED, ENDINGS, ATTEMPTS)  # a message is in the record
+_TAKEN = (SUBMISSIONS, BROADCASTS)
+_CARRIERS = (
+    ACCEPTED,
+    VALIDATED,
+    SCORED,
+    CLEARED,
+    OUTBOUND,
+    SCHEDULED,
+    ENDINGS,
+    ATTEMPTS,
+    OUTBOUND_BROADCAST,
+)  # of a message
 _WATCHERS = ("audit", "events_sink")  # a dead letter of theirs stops no message
 
 
@@ -108,7 +123,7 @@ async def from_topics(
     lives = _Lives(since_ms, tenant, allowed)
     async with Reader(installation, max(0, since_ms - CLOCKS_MS)) as reader:
         # effects before causes: what lies behind a step that we read is in its topic before the end that we read to
-        for topic in (ATTEMPTS, EVENTS, SUBMISSIONS, DEAD_LETTERS):
+        for topic in (ATTEMPTS, EVENTS, *_TAKEN, DEAD_LETTERS):
             await reader.note_end(topic)
         letters = await _letters(reader)
         resolved = await _submissions(reader, lives, letters)
@@ -123,7 +138,7 @@ async def from_topics(
             message = attempt["message"]
             step = Step(ATTEMPTED, attempt["at"], message["accepted_at"], message["round"])
             lives.follow(message["message_id"], (message["tenant"], message["stream"]), step)
-        complete_from = await reader.complete_from(SUBMISSIONS) + CLOCKS_MS
+        complete_from = max([await reader.complete_from(topic) for topic in _TAKEN]) + CLOCKS_MS
         report.unreadable = reader.unreadable
     kept_from = now - EVENTS.retention_ms + DAY_MS  # of what is older the beginning may be gone
     for id, group, life in lives:
@@ -179,8 +194,8 @@ async def _submissions(reader: Reader, lives: _Lives, letters: _Letters) -> list
     """Follow the messages of the submissions in the log, by the ids that ingest gives them. Returns those of submissions that
     were dead letters and that an operator has dealt with."""
     resolved = []
-    async for record, submission in reader.read(SUBMISSIONS):
-        place, at = f"{record.partition}:{record.offset}", record.timestamp
+    async for record, submission in _taken(reader):
+        place, at = place_of(record.topic, record.partition, record.offset), record.timestamp
         tenant, group = submission["tenant"], (submission["tenant"], submission["stream"])
         try:
             told = told_once(submission) if check_limits(submission) else submission
@@ -200,9 +215,15 @@ async def _submissions(reader: Reader, lives: _Lives, letters: _Letters) -> list
     return resolved
 
 
+async def _taken(reader: Reader) -> AsyncIterator[tuple[Any, Any]]:
+    for topic in _TAKEN:
+        async for found in reader.read(topic):
+            yield found
+
+
 @dataclass
 class _Letters:
-    """The dead letters of a window. `submissions`, `resolved`: by place ("partition:offset") of a submission, its open letter,
+    """The dead letters of a window. `submissions`, `resolved`: by place (`place_of`) of a submission, its open letter,
     and those that an operator has replayed or discarded. `open`: by message id, the letter that the message waits in;
     `moving`: the letter that it has come out of, and when."""
 
@@ -220,7 +241,7 @@ class _Letters:
 async def _letters(reader: Reader) -> _Letters:
     """Fold mail.dead-letters: a letter, and later, under the same key, what an operator did with it."""
     name = reader.installation.name
-    topics, submissions = {name(topic): topic for topic in (*_CARRIERS, EVENTS)}, name(SUBMISSIONS)
+    topics, submissions = {name(topic): topic for topic in (*_CARRIERS, EVENTS)}, set(map(name, _TAKEN))
     named: dict[str, tuple[str, str]] = {}  # letter -> place of a submission, or id of a message
     resolved: dict[str, int] = {}  # letter -> when
     async for record, letter in reader.read(DEAD_LETTERS):
@@ -229,8 +250,8 @@ async def _letters(reader: Reader) -> _Letters:
             resolved[key] = letter["resolution"]["at"]
         elif letter["stage"] in _WATCHERS and not letter["source"]:
             pass  # it stops no message
-        elif letter["topic"] == submissions:
-            named[key] = f"{letter['partition']}:{letter['offset']}", ""
+        elif letter["topic"] in submissions:
+            named[key] = place_of(letter["topic"], letter["partition"], letter["offset"]), ""
         elif (topic := topics.get(letter["topic"])) and letter["value"] is not None:
             value = await reader.decode(topic, letter["value"])
             if value is not None:

@@ -1,7 +1,8 @@
 """Bring a database to the newest layout: numbered files in migrations/, forward only.
 
 A file is applied once and noted in the table `migrations`. It may be run again after a crash in its middle, or by two
-processes at once, so each of its statements must be repeatable (IF NOT EXISTS). A first line `-- requires: 22.8` passes
+processes at once, so each of its statements must be repeatable (IF NOT EXISTS; a column that is there already is passed over here,
+for 18.16 has no IF NOT EXISTS for columns). A first line `-- requires: 22.8` passes
 the file over on an older server; it is applied when the server has been upgraded.
 """
 
@@ -12,12 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from analytics.clickhouse import Warehouse
+from analytics.clickhouse import Warehouse, WarehouseError
 from analytics.sql import statements
 
 FOLDER = Path(__file__).parent / "migrations"
 _NAME = re.compile(r"(\d{3})_\w+\.sql")
 _REQUIRES = re.compile(r"-- requires: (\d+)\.(\d+)\s*$", re.M)
+_ADDS = re.compile(r"ALTER TABLE (\w+) ADD COLUMN (\w+) ")
 _APPLIED = """
 CREATE TABLE IF NOT EXISTS migrations (number UInt16, name String, applied_at DateTime('UTC'))
 ENGINE = MergeTree ORDER BY number
@@ -69,10 +71,19 @@ def migrate(
             note(f"migration {migration.name} passed over: it requires ClickHouse {needed}, this is {text}")
             continue
         for statement in statements(migration.text):
-            warehouse.command(statement)
+            _apply(warehouse, statement)
         warehouse.command(
             "INSERT INTO migrations SELECT toUInt16({number:UInt16}), {name:String}, now()",
             {"number": migration.number, "name": migration.name},
         )
         applied.append(migration.name)
     return applied
+
+
+def _apply(warehouse: Warehouse, statement: str) -> None:
+    try:
+        warehouse.command(statement)
+    except WarehouseError:
+        adds = _ADDS.match(statement)
+        if adds is None or adds[2] not in [row[0] for row in warehouse.query(f"DESCRIBE TABLE {adds[1]}").rows]:
+            raise

@@ -42,12 +42,13 @@ DEFAULTS: dict[str, Any] = {
     "round": 0, "attempt": 0, "recipient_domain": "", "reason": "", "rule": "", "detail": "", "site": "", "pool": "",
     "source": "", "mx_host": "", "mx_address": "", "reply_code": 0, "enhanced_code": "", "reply": "", "tls": "",
     "duration_ms": 0, "possible_duplicate": False, "size": 0, "due_at": None, "tags": [], "metadata": {},
+    "shaping": "", "phases": {},
 }  # fmt: skip
 IDS = ("message_id", "tenant")
 ENUMS = {"stream": STREAMS, "kind": KINDS}
 TEXTS = (
     "submission_id", "recipient", "recipient_domain", "stage", "reason", "rule", "detail", "site", "pool", "source",
-    "mx_host", "mx_address", "enhanced_code", "reply", "tls",
+    "mx_host", "mx_address", "enhanced_code", "reply", "tls", "shaping",
 )  # fmt: skip
 NUMBERS = {
     "round": 2**16, "attempt": 2**16, "reply_code": 2**16, "duration_ms": 2**32, "size": 2**63, "possible_duplicate": 2,
@@ -55,14 +56,15 @@ NUMBERS = {
 TIMES = {"at": ("ts", "ts_ms"), "accepted_at": ("accepted_at", "accepted_ms")}
 
 _KINDS_OF_VALUES: tuple[tuple[type, tuple[str, ...]], ...] = (
-    (int, (*NUMBERS, *TIMES)), (list, ("tags",)), (dict, ("metadata",)),
+    (int, (*NUMBERS, *TIMES)), (list, ("tags",)), (dict, ("metadata", "phases")),
 )  # fmt: skip
 
 Row = tuple[int, int, Event]
 Identity = tuple[str, str, int, int]
-_FIELDS = (*IDS, *ENUMS, *TEXTS, *NUMBERS, *TIMES, "due_at", "tags", "metadata")
+_FIELDS = (*IDS, *ENUMS, *TEXTS, *NUMBERS, *TIMES, "due_at", "tags", "metadata", "phases")
 _values = itemgetter(*_FIELDS)
 _NOTHING: list[str] = []  # shared: a list of its own in each row would keep the garbage collector busy
+_NO_TIMES: list[int] = []
 
 
 class Rejected(NamedTuple):
@@ -113,6 +115,11 @@ def check(rows: Sequence[Row]) -> None:
     for pairs in field["metadata"]:
         if pairs:
             "".join((*pairs.keys(), *pairs.values())).encode()
+    for times in field["phases"]:
+        if times:
+            "".join(times).encode()
+            if not all(map(int.__instancecheck__, times.values())):
+                raise TypeError("phases is not of type int")
     for key in IDS:
         if not all(0 < len(text) <= MAX_ID for text in set(field[key])):
             raise ValueError(f"{key} is empty or has over {MAX_ID} characters")
@@ -174,6 +181,8 @@ def columns_of(rows: Sequence[Row], now: int) -> dict[str, list[Any]]:
     out["tags"] = [_cut(tags) for tags in field["tags"]]
     out["metadata_keys"] = [_cut(pairs) for pairs in field["metadata"]]
     out["metadata_values"] = [_cut(pairs.values()) for pairs in field["metadata"]]
+    out["phases"] = [_cut(times) for times in field["phases"]]
+    out["phase_ms"] = [_clamp(times.values(), 2**32) if times else _NO_TIMES for times in field["phases"]]
     return out
 
 

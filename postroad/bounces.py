@@ -20,6 +20,8 @@ BounceOutcome = Literal["delivered", "hard", "soft", "deferral"]
 
 ABOUT_US: frozenset[SmtpPhase] = frozenset({"dns", "connect", "banner", "ehlo", "starttls"})
 
+REFUSED_US = "refused-us"  # reason of a permanent reply before MAIL that no rule about us knows
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -53,6 +55,15 @@ RULES: Sequence[Rule] = (
         "greylisted",
         "451 4.7.1 Greylisting in action, please come back later",
         text=r"gr[ae]y-?\s?list|postgrey|first[- ]time sender|try again in \d+ (?:seconds|minutes)",
+    ),
+    Rule(
+        "greylisted-briefly",  # rspamd says "4.7.1 Try again later", Exim and OpenBSD's spamd no more than that without a code
+        "deferral",
+        "greylisted",
+        "451 4.7.1 Try again later",
+        text=r"^(?:temporar(?:y failure|ily (?:deferred|rejected))\W+)?(?:please )?(?:try again|retry|come back) later\W*$",
+        enhanced=r"5(?:\.7\.[01])?$",
+        code="45[01]",
     ),
     Rule(
         "too-many-connections",
@@ -269,6 +280,8 @@ def classify(reply: Reply | None, phase: SmtpPhase) -> Verdict:
     )  # 1 MB takes 3 s and stays in the cache
     reason = rule.reason if rule else "undetermined" if reply.permanent else "system-error"
     name = rule.name if rule else f"unknown-{str(reply.code)[0]}xx"
+    if phase in ABOUT_US and reply.permanent and (rule is None or rule.outcome != "deferral"):
+        return Verdict("deferral", REFUSED_US, name)  # whatever it says: it knows no message yet
     if phase in ABOUT_US or not reply.permanent:
         return Verdict("deferral", reason, name)
     outcome = rule.outcome if rule else "soft"

@@ -22,9 +22,13 @@ from rich.table import Table
 
 from avro.records import DecisionAction, MessageStream, Submission, Suppression, Tenant
 from postroad import addresses, checks, ids, settings, tenants
-from postroad.commands import dead_letters
+from postroad.commands import dead_letters, domains, shaping
+from postroad.commands import orders as orders_commands
 from postroad.commands.audit import audit
+from postroad.commands.explain import explain
 from postroad.commands.printing import safe
+from postroad.commands.queue import queue
+from postroad.dkim import DkimError
 
 if TYPE_CHECKING:
     from analytics.clickhouse import Warehouse
@@ -43,7 +47,14 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(suppressions_app, name="suppressions")
 app.add_typer(held_app, name="held")
 app.command()(audit)
+app.command()(queue)
+app.command()(explain)
+app.command("orders")(orders_commands.list_orders)
+for order_command in (orders_commands.suspend, orders_commands.resume, orders_commands.flush, orders_commands.bounce):
+    app.command()(order_command)
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(domains.app, name="domains")
+app.add_typer(shaping.app, name="shaping")
 console = Console(width=None if sys.stdout.isatty() else 200)  # a file or a pipe has no width to keep to
 
 ENDS = ("delivered", "bounced", "dropped", "rejected", "expired", "cancelled")
@@ -84,7 +95,7 @@ def _expected() -> tuple[type[BaseException], ...]:
     from topics.admin import TopicMismatch
     from topics.codec import RegistryUnavailable
 
-    ours = (settings.SettingsError, tenants.TenantsError, addresses.BadAddress, CommandError)
+    ours = (settings.SettingsError, tenants.TenantsError, addresses.BadAddress, DkimError, CommandError)
     return *ours, KafkaError, WarehouseError, BrokerUnavailable, StackError, TopicMismatch, RegistryUnavailable, OSError
 
 
@@ -191,6 +202,8 @@ def tenants_apply(file: Annotated[Path, typer.Argument(help="YAML, see postroad/
     from topics.catalogue import TENANTS
 
     loaded = tenants.load_tenants(file)
+    in_force = domains.in_force()
+    loaded = [tenants.keep_keys(tenant, in_force.get(tenant["tenant"])) for tenant in loaded]
     _write([TENANTS.send(tenant) for tenant in loaded])
     print(f"applied: {', '.join(tenant['tenant'] for tenant in loaded)}")
 
@@ -222,7 +235,7 @@ def send(
     timeout_s: Annotated[float, typer.Option("--timeout", help="Longest wait, seconds.")] = 60.0,
 ) -> None:
     """Submit one mail and follow it to its end."""
-    from topics.catalogue import SUBMISSIONS
+    from topics.catalogue import BROADCASTS, SUBMISSIONS
 
     raw = file.read_bytes()
     if len(raw) + (64 << 10) > SUBMISSIONS.max_bytes:
@@ -240,7 +253,7 @@ def send(
         "recipients": [{"address": address} for address in dict.fromkeys(to)],
         "raw": raw,
     }
-    (place,) = _write([SUBMISSIONS.send(submission)])
+    (place,) = _write([(BROADCASTS if stream == "broadcast" else SUBMISSIONS).send(submission)])
     print(f"accepted as {submission['submission_id']} at partition {place.partition}, offset {place.offset}")
     if wait:
         _follow(submission, place.timestamp, timeout_s)

@@ -2,7 +2,8 @@
 
 from typing import TypedDict, Unpack
 
-from avro.records import Ending, EndKind, Event, EventKind, Message
+from avro.records import Attempt, Ending, EndKind, Event, EventKind, Message
+from postroad.bounces import Verdict
 
 ENDS: frozenset[EventKind] = frozenset({"delivered", "bounced", "dropped", "rejected", "expired", "cancelled"})
 """Every accepted message reaches exactly one of these."""
@@ -19,6 +20,7 @@ class Fields(TypedDict, total=False):
     rule: str
     detail: str
     attempt: int
+    source: str
     mx_host: str
     mx_address: str
     reply_code: int
@@ -28,6 +30,8 @@ class Fields(TypedDict, total=False):
     duration_ms: int
     possible_duplicate: bool
     due_at: int | None
+    shaping: str
+    phases: dict[str, int]
 
 
 def event(message: Message, kind: EventKind, at: int, stage: str, **fields: Unpack[Fields]) -> Event:
@@ -85,3 +89,21 @@ def ending(
         "rule": rule,
         "detail": detail[:TEXT_MAX],
     }
+
+
+def attempted(attempt: Attempt, verdict: Verdict) -> Fields:
+    """What an attempt adds to the event that follows from it: who was spoken to, from where and how, the reply, what it means and
+    by which rule, and what it set off."""
+    fields: Fields = {
+        "reason": verdict.reason, "rule": verdict.rule, "attempt": attempt["message"].get("attempt", 0) + 1,
+        "mx_host": attempt.get("mx_host", ""), "mx_address": attempt.get("mx_address", ""),
+        "reply_code": attempt.get("reply_code", 0), "enhanced_code": attempt.get("enhanced_code", ""),
+        "reply": attempt.get("reply", ""), "tls": attempt.get("tls", ""), "duration_ms": attempt["duration_ms"],
+        "possible_duplicate": attempt.get("possible_duplicate", False), "shaping": attempt.get("shaping", ""),
+        "phases": attempt.get("phases", {}),
+    }  # fmt: skip
+    if decision := attempt.get("decision"):
+        fields["detail"] = f"set off the shaping rule {decision}"
+    if source := attempt.get("source"):
+        fields["source"] = source  # the route's was taken, or another, where that was over its limits
+    return fields

@@ -7,14 +7,16 @@ round and time, to find an entry for an operator's decision and to know a repeat
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from avro.records import Scheduled
 from tables.values import packed, to_int
 from topics.codec import Codec
-from topics.state import Table
+from topics.state import Table, View
 
 NEVER = (1 << 63) - 1
+GAP_MS = 10_000  # of deleted entries at the beginning of `due`, that no tick is to pass over again
 
 
 async def _by_the_runner() -> None:
@@ -45,3 +47,22 @@ def key(due_at: int, message_id: str) -> bytes:
 def due_at(key: bytes) -> int:
     """The time inside a key of `due`."""
     return int.from_bytes(key[:8], "big")
+
+
+def come(state: View, most: int) -> Iterator[tuple[int, Scheduled]]:
+    """The next entries whose time has come, with it, at most so many. Most ticks find none: one is read, then ever more."""
+    beginning, n, left = state.beginning.get("") or 0, 1, most
+    first = key(beginning, "")
+    while left:
+        found = state.due.scan(first, limit=n)
+        begins = due_at(found[0][0]) if found else NEVER
+        if left == most and begins - beginning > GAP_MS:  # orders and decisions delete in any place
+            state.beginning.put("", begins)
+        for place, entry in found:
+            if due_at(place) > state.now:
+                return
+            yield due_at(place), entry
+        if len(found) < n:
+            return
+        first, left = found[-1][0] + b"\0", left - n
+        n = min(4 * n, left)

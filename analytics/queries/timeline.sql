@@ -1,11 +1,11 @@
 -- Everything that happened to one message, in order; repeats of an event after a crash are shown once.
 -- Parameters: message (its id).
 -- Columns: at, ms, kind, stage, round, attempt, reason, rule, site, source, mx_host, reply_code, enhanced_code, reply,
---   duration_ms, possible_duplicate, due_at (1970 where there is none), detail.
+--   duration_ms, possible_duplicate, due_at (1970 where there is none), detail, mx_address, tls, shaping, phases, phase_ms.
 -- Example: run(warehouse, "timeline", message="06d2kq3m80fh1c9gk4u0q7vbno")
 SELECT
     ts AS at, ts_ms AS ms, kind, stage, round, attempt, reason, rule, site, source, mx_host, reply_code, enhanced_code,
-    reply, duration_ms, possible_duplicate, due_at, detail
+    reply, duration_ms, possible_duplicate, due_at, detail, mx_address, tls, shaping, phases, phase_ms
 FROM
 (
     SELECT *

@@ -28,22 +28,25 @@ from postroad.events import ENDS, ending, event
 from topics.catalogue import (
     ACCEPTED,
     ATTEMPTS,
+    BROADCASTS,
     CLEARED,
     ENDINGS,
     EVENTS,
     OUTBOUND,
+    OUTBOUND_BROADCAST,
     SCHEDULED,
     SCORED,
     SUBMISSIONS,
     VALIDATED,
     Output,
     Topic,
+    place_of,
 )
 from topics.letters import LetterError
 from topics.runner import PERFORMED
 
 REASON = "dead-letter"
-MESSAGES = (ACCEPTED, VALIDATED, SCORED, CLEARED, OUTBOUND)
+MESSAGES = (ACCEPTED, VALIDATED, SCORED, CLEARED, OUTBOUND, OUTBOUND_BROADCAST)
 AROUND = (ATTEMPTS, SCHEDULED, ENDINGS)  # their records hold a message
 WATCHERS = frozenset({"audit"})  # stages that no message passes
 
@@ -67,8 +70,8 @@ class Discard:
             **letter,
             "stage": passed[-1] if passed else letter["stage"],
         }  # whose end it is, of two that read a topic
-        if topic is SUBMISSIONS:
-            return self._submission(value, letter)
+        if topic in (SUBMISSIONS, BROADCASTS):
+            return self._submission(topic, value, letter)
         if topic is EVENTS:
             return [], _step(value, stages)
         if topic in MESSAGES:
@@ -94,10 +97,10 @@ class Discard:
             told += "; an MX may have taken it all the same (the end is flagged possible_duplicate)"
         return [self._end(message, letter)], told
 
-    def _submission(self, submission: Submission, letter: DeadLetter) -> tuple[list[Output], str]:
+    def _submission(self, topic: Topic[Any], submission: Submission, letter: DeadLetter) -> tuple[list[Output], str]:
         if check_limits(submission):
             submission = intake.told_once(submission)  # as ingest
-        place = f"{letter['partition']}:{letter['offset']}"
+        place = place_of(topic.name, letter["partition"], letter["offset"])
         try:
             messages = intake.messages(submission, None, letter["timestamp"], place, self.expires_ms)
         except ValueError as error:

@@ -12,7 +12,7 @@ from analytics.sink import Sink
 from postroad import intake
 from postroad.ledger import Allowed, Count, differences
 from topics import admin
-from topics.catalogue import ATTEMPTS, DEAD_LETTERS, EVENTS, SCHEMAS, SCORED, SUBMISSIONS
+from topics.catalogue import ATTEMPTS, BROADCASTS, DEAD_LETTERS, EVENTS, SCHEMAS, SCORED, SUBMISSIONS
 from topics.client import Client
 
 MINUTE, HOUR = 60_000, 3_600_000
@@ -103,7 +103,7 @@ def submission(id, *recipients, **fields):
 @pytest.fixture
 async def road(installation):
     installation = replace(installation, partitions=2)
-    await admin.ensure(installation, [SUBMISSIONS, EVENTS, ATTEMPTS, DEAD_LETTERS, SCHEMAS])
+    await admin.ensure(installation, [SUBMISSIONS, BROADCASTS, EVENTS, ATTEMPTS, DEAD_LETTERS, SCHEMAS])
     async with Client(installation) as client:
         yield Road(client)
 
@@ -229,7 +229,7 @@ async def test_a_discarded_submission_counts_by_its_ends(road):
 
 async def test_what_does_not_decode_is_counted_and_stops_nothing(road):
     client = road.client
-    for topic in (SUBMISSIONS, EVENTS, ATTEMPTS, DEAD_LETTERS):
+    for topic in (SUBMISSIONS, BROADCASTS, EVENTS, ATTEMPTS, DEAD_LETTERS):
         for raw in (b"", b"\xc3\x01short", b"\x00\x00\x00\x00\x07abc", b"\xc3\x01" + b"\xff" * 2000):
             await client.send_raw(topic, b"k", raw)
     await client.send_raw(EVENTS, b"k", None)
@@ -238,7 +238,7 @@ async def test_what_does_not_decode_is_counted_and_stops_nothing(road):
     await road.submit("s3", *[f"r{n}@x.test" for n in range(1500)])  # ingest makes one message of it, to reject
     await road.tell(message, ("accepted",), END)
     report = await road.audit(MINUTE)
-    assert report.ok and report.unreadable == 17
+    assert report.ok and report.unreadable == 21
     assert report.counts == {SHOP: Count(3, 1, 2)}
 
 

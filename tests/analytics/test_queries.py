@@ -173,3 +173,60 @@ def test_a_date_alone_is_its_midnight_in_utc():
     assert _time("2026-01-31T10:00:00+01:00") == datetime(2026, 1, 31, 9, tzinfo=UTC)
     with pytest.raises(ValueError, match="is not a time"):
         _time("yesterday")
+
+
+def test_queue(warehouse):
+    """What has ended, is held or was let go does not count; a step told twice does once; the last reply is the last one's."""
+    told = [
+        event("w1", "routed", 100, site="slow"),
+        event(
+            "w1",
+            "deferred",
+            2000,
+            attempt=1,
+            site="slow",
+            reply_code=451,
+            reply="first",
+            reason="greylisted",
+            due_at=NOON_MS + 60_000,
+        ),
+        event("w2", "routed", 1000, site="slow"),
+        event(
+            "w2",
+            "deferred",
+            3000,
+            attempt=1,
+            site="slow",
+            reply_code=452,
+            reply="second",
+            reason="rate-limited",
+            due_at=NOON_MS + 50_000,
+        ),
+        event("w2", "routed", 5000, round=1, attempt=1, site="slow"),
+        event("w2", "scheduled", 5000, round=1, attempt=1, site="slow", reason="rate-limit", due_at=NOON_MS + 70_000),
+        event("d1", "deferred", 3000, attempt=1, site="slow", reply_code=450, reply="gone", due_at=NOON_MS + 90_000),
+        event("d1", "delivered", 4000, round=1, attempt=2, site="slow"),
+        event("n1", "scheduled", 10, reason="dns", due_at=NOON_MS + 1_000, tenant="other"),
+        event("h1", "held", 10),
+        event("r1", "routed", 10, site="quick"),
+    ]
+    sink = Sink(warehouse, "g")
+    sink.recover({0: 0})
+    sink.write(rows([*told, *told]))
+    found = ask(warehouse, "queue")
+    assert [row[:3] for row in found] == [("slow", 2, 1), ("", 1, 0), ("quick", 1, 0)]
+    slow = found[0]
+    assert slow[3:5] == (NOON, NOON + timedelta(seconds=60))
+    assert slow[5:] == ("rate-limit", 452, "second", NOON + timedelta(seconds=3))
+    assert [row[0] for row in ask(warehouse, "queue", tenant="other")] == [""]
+    assert [row[0] for row in ask(warehouse, "queue", site="quick")] == ["quick"]
+
+
+def test_phases_and_policy_are_kept(warehouse):
+    sink = Sink(warehouse, "g")
+    sink.recover({0: 0})
+    wrong = event("x", phases={"connect": "soon"})
+    rejected = sink.write(rows([event("p", "deferred", shaping="abc", phases={"connect": 12, "rcpt": 1 << 40}), wrong]))
+    assert [each.event["message_id"] for each in rejected] == ["x"]
+    (row,) = queries.run(warehouse, "timeline", message="p").dicts()
+    assert (row["shaping"], row["phases"], row["phase_ms"]) == ("abc", ["connect", "rcpt"], [12, (1 << 32) - 1])
