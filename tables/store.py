@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 MARK, EPOCH, STALE = b"\0mark", b"\0epoch", b"\0stale"
 NO_EPOCH = bytes(4)
 EPOCH_HEADER = [("e", NO_EPOCH)]  # as every record has, for its size
-MARKS_BYTES = 8192  # kept free in a write for progress: an effect stage's is up to 2 KiB a source
+MARKS_BYTES = 64 << 10  # kept free in a write for progress: an effect stage's is up to 16 KiB a source
 SWEEP_KEYS = 2500  # looked at in one turn of the expiry sweep: 3 ms
 SWEEP_BYTES = 192 << 10  # of its deletions: an effect stage has half a write for them
 #: compaction must leave a frozen writer's records and our claim apart for as long as a freeze can last

@@ -14,7 +14,11 @@ limit and are still told apart exactly.
 
 The window: offsets per partition between the first unfinished record and the last one read. A record that takes t seconds
 stops the others of its partition only if more than the window of them pass meanwhile; after a crash up to so many records per
-partition are read again and passed over.
+partition are read again and passed over. What waits in memory is far less: where many records of a partition wait, the last ones of
+the keys that have most are settled without an effect (`EffectStage.crowded`).
+
+Keys that are slow leave room for the others: a key begins with few effects at once and gets more as they end in time, and
+effects that take long do not count in `limit`.
 
 Left as it is: one output partition that cannot be written holds the cycle of all of them (exit after `delivery_s`).
 """
@@ -24,6 +28,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
+import zlib
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable
 from functools import partial
@@ -34,16 +39,28 @@ from faust.types import TP
 
 from topics.codec import DecodeError, UnknownSchema
 from topics.consumer import Batch
+from topics.fair import FairQueue
 from topics.outputs import Outputs
 from topics.runner import PERFORMED, REST_MAX_SECONDS, SWEEP_SECONDS, Runner, Store, TooMuchChange, Wiring, give_up
 from topics.stage import EffectStage, outputs_of
 from topics.state import View
 
 FLUSH_SECONDS = 0.005  # results are gathered this long at least, and as long as the last cycle took: see pure.Lane
-WINDOW = 4096  # 5 s at 800 records/s of one partition; 1 KiB of progress; the consumer bounds the bytes
-SLOW_SECONDS, SLOW_TIMES = 5.0, 5  # an effect that takes longer gives up its place in `limit`, up to 5 times the limit
+WINDOW = (
+    65_536  # 5 min at 200 records/s of one partition, as long as a host may keep silent; the consumer bounds the bytes
+)
+SHORT = 512  # bytes of progress; longer ones, nearly all ones, are packed
+SLOW_SECONDS, SLOW_TIMES = 1.0, 5  # an effect that takes longer gives up its place in `limit`, up to 5 times the limit
+FEW = 2  # effects at once that a key begins with; one more for each that ends in time
+MANY_KEYS = 10_000  # of which that is remembered
+CROWD = 2048  # waiting records of a partition: from here on some of them are settled without an effect...
+CROWD_LEFT = 1024  # ... until so many are left,
+CROWD_KEY = 16  # and of a key never fewer than these,
+CROWD_STEP = 500  # so many in one cycle
+LOST_SECONDS = 3.0  # for `EffectStage.lost`
 SETTLE_SECONDS = 15.0  # most SMTP transactions end in this time; stays below the rebalance time-out
 _progress = struct.Struct(">qI")
+_PACKED = 1 << 31  # in the length: the rest is packed
 
 
 def _name(place: tuple[TP, int]) -> str:
@@ -63,11 +80,15 @@ class Window:
         self.order: deque[int] = deque()  # offsets read, from the first unfinished one
         self.busy = 0  # begun, result not yet written
         self.dirty = False  # has to be written although nothing else changed
+        self.waiting = Counter[bytes]()  # by key: records in `EffectRunner._queues`
         self.low, self.begun, self.finished = first, 0, 0
         if raw is not None:
             self.low, n = _progress.unpack_from(raw)
-            self.begun = int.from_bytes(raw[12 : 12 + n], "little")
-            self.finished = int.from_bytes(raw[12 + n :], "little")
+            bits = raw[12:]
+            if n & _PACKED:
+                n, bits = n & ~_PACKED, zlib.decompress(bits)
+            self.begun = int.from_bytes(bits[:n], "little")
+            self.finished = int.from_bytes(bits[n:], "little")
         self._doubt, self._doubt_low = self.begun & ~self.finished, self.low
 
     def is_finished(self, offset: int) -> bool:
@@ -101,7 +122,10 @@ class Window:
 
     def pack(self) -> bytes:
         begun = _pack_bits(self.begun)
-        return _progress.pack(self.low, len(begun)) + begun + _pack_bits(self.finished)
+        bits = begun + _pack_bits(self.finished)
+        if len(bits) <= SHORT:
+            return _progress.pack(self.low, len(begun)) + bits
+        return _progress.pack(self.low, len(begun) | _PACKED) + zlib.compress(bits, 1)
 
 
 class Item:
@@ -128,18 +152,19 @@ class EffectRunner(Runner):
         if stage.performer is None or stage.settler is None:
             raise ValueError(f"stage {stage.name} needs perform and settle")
         self._performer, self._settler = stage.performer, stage.settler
-        app.outstanding_max, app.settle_seconds = window, SETTLE_SECONDS
+        app.outstanding_max, app.settle_seconds, app.give_up_partitions = window, SETTLE_SECONDS, self._give_up
         app.on_partitions_assigned.connect(self._assigned)
         self._windows: dict[TP, Window] = {}
-        self._queues: dict[bytes, deque[Item]] = defaultdict(deque)  # key -> records that wait
+        self._queues: dict[bytes, FairQueue[Item]] = defaultdict(FairQueue)  # key -> records that wait
         self._ready: OrderedDict[bytes, None] = OrderedDict()  # keys that have a waiting record and a free place
         self._unknown: dict[tuple[str, int], list[Item]] = {}  # (topic, schema id) -> records that wait for it
         self._twins: dict[str, deque[Item]] = {}  # identity in work -> others of the same identity
         self._young: dict[Item, float] = {}  # running -> since when (monotonic), the first begun first
         self._slow: dict[Item, float] = {}  # running for long: hosts that say nothing are not to stop all the others
         self._per_key = Counter[bytes]()
+        self._at_once: dict[bytes, int] = {}  # key -> effects that it may have now; none: FEW
         self._tasks: dict[tuple[TP, int], asyncio.Task[Any]] = {}  # until the result is written
-        self._done: list[tuple[Item, asyncio.Task[Any]]] = []
+        self._done: list[tuple[Item, asyncio.Future[Any]]] = []
         self._wake, self._turn = asyncio.Event(), asyncio.Lock()
         self._expires = any(table.expires for table in stage.tables)
         self._swept_at = self._cycle_s = 0.0
@@ -205,13 +230,30 @@ class EffectRunner(Runner):
         self._wake.set()
 
     def _enqueue(self, item: Item, first: bool = False) -> None:
-        queue = self._queues[item.record.key]
-        (queue.appendleft if first else queue.append)(item)
-        self._offer(item.record.key)
+        key = item.record.key
+        self._queues[key].put(item, item.window.source, self._owner(item.record), first)
+        item.window.waiting[key] += 1
+        self._offer(key)
+
+    def _owner(self, record: Any) -> bytes:
+        name = self.stage.owner_header
+        return next((value for header, value in record.headers if header == name), b"") if name else b""
+
+    def _taken(self, item: Item) -> Item:
+        """It does not wait any more."""
+        key, waiting = item.record.key, item.window.waiting
+        waiting[key] -= 1
+        if not waiting[key]:
+            del waiting[key]
+        if not self._queues[key]:
+            del self._queues[key]
+        return item
 
     def _offer(self, key: bytes) -> None:
-        if self._queues.get(key) and self._per_key[key] < self._key_limit(key):
-            self._ready[key] = None
+        if self._queues.get(key):
+            running = self._per_key[key]
+            if running < self._at_once.get(key, FEW) and running < self._key_limit(key):
+                self._ready[key] = None
 
     def _key_limit(self, key: bytes) -> int:
         limit = self.stage.key_limit
@@ -224,6 +266,7 @@ class EffectRunner(Runner):
             if since > oldest:
                 return
             self._slow[item] = self._young.pop(item)
+            self._at_once[item.record.key] = FEW
 
     def _pick(self) -> list[Item]:
         """What begins after this cycle's write, in turns between keys."""
@@ -233,7 +276,9 @@ class EffectRunner(Runner):
         self._age()
         while self._ready and len(self._young) < self.stage.limit:
             key, _ = self._ready.popitem(last=False)
-            item = self._queues[key].popleft()
+            if key not in self._queues:  # all of it was crowded out
+                continue
+            item = self._taken(self._queues[key].pop())
             if item.window not in live:  # was read before a seek: it comes again
                 pass
             elif item.window not in current:
@@ -246,9 +291,58 @@ class EffectRunner(Runner):
                 self._hold(item.window, 1)
                 chosen.append(item)
             self._offer(key)
-            if not self._queues[key]:
-                del self._queues[key]
         return chosen
+
+    def _crowd(self) -> None:
+        """Where too many records of a partition wait, the last ones of the keys that have most get their result now."""
+        if self.stage.crowder is None:
+            return
+        for window in self._live():
+            tp, waiting = window.tp, sum(window.waiting.values())
+            if waiting < CROWD and not self.consumer.is_half_full(tp):
+                continue
+            if not self.consumer.is_current(window.batches[0]):
+                continue
+            share = max(CROWD_KEY, CROWD_LEFT // max(1, len(window.waiting)))
+            left = min(CROWD_STEP, waiting - CROWD_LEFT if waiting >= CROWD else waiting)
+            for key, count in window.waiting.most_common():
+                surplus = min(left, count - share)
+                if surplus <= 0:
+                    break
+                left -= self._crowd_out(key, window, surplus)
+            if waiting - CROWD_LEFT > CROWD_STEP:
+                self._wake.set()
+
+    def _crowd_out(self, key: bytes, window: Window, count: int) -> int:
+        """How many of a key were settled."""
+        settled, back = 0, list[Item]()
+        for _ in range(count):
+            item = self._taken(self._queues[key].pop_last(window.source))
+            if item.window is not window:  # was read before a seek: it comes again
+                continue
+            if window.in_doubt(item.record.offset) or PERFORMED in item.record.headers:
+                back.append(item)  # its effect may have happened: what follows from that only its turn tells
+            elif self._open(item) and not self._waits_for_twin(item):
+                ahead = len(self._queues[key]) if key in self._queues else 0
+                self._done.append((item, self._crowded(item, ahead)))
+                self._hold(window, 1)
+                settled += 1
+        for item in back:
+            self._enqueue(item, first=True)
+        self.metrics.count("crowded", settled)
+        return settled
+
+    def _crowded(self, item: Item, ahead: int) -> asyncio.Future[Any]:
+        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        try:
+            if isinstance(item.value, Exception):
+                raise item.value
+            assert self.stage.crowder is not None  # `_crowd` has looked
+            result.set_result(self.stage.crowder(item.value, self._view(item), ahead))
+        except Exception as exc:  # whatever mail can do to us: a dead letter, of which nothing was performed
+            item.value = exc
+            result.set_exception(exc)
+        return result
 
     def _waits_for_twin(self, item: Item) -> bool:
         if item.identity is None:
@@ -286,6 +380,7 @@ class EffectRunner(Runner):
         task = self._tasks.get(item.place)
         if not live:
             self._leave(item)
+            self._again(item, [])
             return
         if task is not None:  # begun before a rebalance that gave the partition back to us
             self.metrics.count("adopted")
@@ -323,6 +418,10 @@ class EffectRunner(Runner):
         key = item.record.key
         if self._young.pop(item, None) is None:
             self._slow.pop(item, None)
+        elif key in self._queues and (allowed := self._at_once.get(key, FEW)) < self._key_limit(key):
+            if len(self._at_once) > MANY_KEYS:
+                self._at_once.clear()
+            self._at_once[key] = allowed + 1
         self._per_key[key] -= 1
         if not self._per_key[key]:
             del self._per_key[key]
@@ -362,6 +461,17 @@ class EffectRunner(Runner):
         for waiting in (self._windows, self._queues, self._ready, self._unknown, self._twins):
             waiting.clear()
         self._cancel(place for place in self._tasks if place[0] not in assigned)
+
+    async def _give_up(self) -> None:
+        """What is begun has ended, or its time is over: another worker may get any of the partitions."""
+        if self.stage.loser is None:
+            return
+        try:
+            async with asyncio.timeout(LOST_SECONDS):
+                partitions = {tp.partition for tp in self._windows}
+                await asyncio.gather(*(self.stage.loser(each, self.wiring.services) for each in partitions))
+        except TimeoutError:
+            self.metrics.count("lost_late")
 
     def _cancel(self, places: Iterable[tuple[TP, int]]) -> None:
         for place in list(places):
@@ -404,6 +514,7 @@ class EffectRunner(Runner):
         for partition, items in self._results().items():
             view = views[partition] = self._view(items[0][0])
             settled += self._settle(items, view, outputs, entries[partition])
+        self._crowd()
         chosen = self._pick()
         await self.deliver(outputs, _name)
         begun = [item for item, _ in settled] + chosen
@@ -476,7 +587,7 @@ class EffectRunner(Runner):
                 self.consumer.finish(window.batches.popleft())
             self.consumer.advance(window.batches[0], window.low)
 
-    def _results(self) -> dict[int, list[tuple[Item, asyncio.Task[Any]]]]:
+    def _results(self) -> dict[int, list[tuple[Item, asyncio.Future[Any]]]]:
         """Ended effects by partition; those of a handed-over partition are dropped, its owner does them again, flagged."""
         done, self._done = self._done, []
         live, found = self._live(), defaultdict(list)
@@ -487,8 +598,8 @@ class EffectRunner(Runner):
                 self.metrics.count("dropped")
         return found
 
-    def _settle(self, items: list[tuple[Item, asyncio.Task[Any]]], view: View, outputs: Outputs,
-                entries: dict[bytes, bytes | None]) -> list[tuple[Item, asyncio.Task[Any]]]:  # fmt: skip
+    def _settle(self, items: list[tuple[Item, asyncio.Future[Any]]], view: View, outputs: Outputs,
+                entries: dict[bytes, bytes | None]) -> list[tuple[Item, asyncio.Future[Any]]]:  # fmt: skip
         """Results of one partition, as many as one write takes; what they change is added to `entries`."""
         room = self.store.room(outputs) - self.store.size(entries)
         for n, (item, task) in enumerate(items):

@@ -15,10 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from topics.catalogue import DEAD_LETTERS, Output, Topic
 from topics.state import Table, View
+
+if TYPE_CHECKING:
+    from topics.road import Road
 
 Outputs: TypeAlias = Output | Iterable[Output] | None
 Handler: TypeAlias = Callable[[Any, View], Outputs]
@@ -72,10 +75,12 @@ def outputs_of(result: Outputs) -> Iterable[Output]:
 class Stage(Declared):
     """A pure stage: `handler(record, state) -> outputs`, with an optional `prepare` (of at most `prepare_s` a batch) and
     ticks. `state_first`: what a batch changes is durable before its outputs are written, so that nobody is told what a crash
-    could make undecided; its handlers may find what they themselves have put, for the same record, before a crash."""
+    could make undecided; its handlers may find what they themselves have put, for the same record, before a crash. `road`: of
+    a source that waits while what lies behind the stage is long."""
 
     prepare_s: float = 5.0
     state_first: bool = False
+    road: Road | None = None
     handlers: dict[Topic[Any], Handler] = field(default_factory=dict)
     preparers: dict[Topic[Any], Preparer] = field(default_factory=dict)
     tickers: list[tuple[float, Ticker]] = field(default_factory=list)
@@ -121,6 +126,13 @@ class EffectStage(Declared):
     turns its result into outputs and changes, in memory. Records of the same `identity` run one after another, so that the
     second sees what the first has left in `state`.
 
+    Records of a key wait in fair order (topics/fair.py): those of a source that `reads` names earlier go first, owners of records (by the
+    bytes of the header `owner_header`; without it all have one) take turns.
+
+    `crowded(record, state, ahead) -> result` where the waiting records of a partition become many: the last ones of the keys that have
+    most get this result in place of an effect, so that a slow key does not stop the others. `ahead`: of its key, still waiting.
+    `await lost(partition, services)` before a partition may go to another worker, in a few seconds at most.
+
     `effect_s`: an effect that takes longer hangs, and the worker is started again (topics/stall.py). Its own time limits, all
     together, stay below: agents/application.py sets it from the time-outs of SMTP.
     """
@@ -129,8 +141,11 @@ class EffectStage(Declared):
     key_limit: int | Callable[[bytes, Any], int] = 20  # of one key; or (key, services) -> limit
     identity: Callable[[Any], str] | None = None
     effect_s: float = 3600.0
+    owner_header: str = ""
     performer: Callable[[Any, View, bool], Awaitable[Any]] | None = None
     settler: Callable[[Any, Any, View], Outputs] | None = None
+    crowder: Callable[[Any, View, int], Any] | None = None
+    loser: Callable[[int, Any], Awaitable[None]] | None = None
 
     def perform(self, function: F) -> F:
         """The effect: `await perform(record, state, possible_duplicate) -> result`."""
@@ -140,6 +155,16 @@ class EffectStage(Declared):
     def settle(self, function: F) -> F:
         """What follows from it: `settle(record, result, state) -> outputs`."""
         self.settler = function
+        return function
+
+    def crowded(self, function: F) -> F:
+        """What a record comes to that waits among too many: `crowded(record, state, ahead) -> result`, without an effect."""
+        self.crowder = function
+        return function
+
+    def lost(self, function: F) -> F:
+        """Let go what belongs to a partition: `await lost(partition, services)`."""
+        self.loser = function
         return function
 
 

@@ -4,6 +4,7 @@ flagged, settled, refused."""
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -138,6 +139,9 @@ class Consumer:
 
     def release(self, batch, size):
         batch.bytes -= size
+
+    def is_half_full(self, tp):
+        return False
 
     def finish(self, batch):
         self.finished.append(batch)
@@ -311,6 +315,7 @@ async def test_limits_of_the_process_and_of_a_key(tmp_path, producer):
 async def test_the_limit_of_a_key_may_depend_on_it(tmp_path, producer):
     bench = Bench(tmp_path, producer, key_limit=lambda key, services: len(key))
     bench.slow = True
+    bench.runner._at_once[b"abc"] = 20
     bench.accept(bench.batch(*map(quiet, range(9)), key=b"abc"))
     bench.accept(bench.batch(*map(quiet, range(9, 12)), key=b"d"))
     await bench.cycles()
@@ -448,3 +453,99 @@ async def test_an_effect_within_its_time_is_waited_for_and_one_beyond_it_is_told
     bench.release.set()
     await bench.cycles()
     assert not bench.runner._running(HERE)
+
+
+def crowding(tmp_path, producer, monkeypatch, **changes):
+    for name, value in {"CROWD": 20, "CROWD_LEFT": 10, "CROWD_KEY": 2}.items():
+        monkeypatch.setattr(f"topics.effects.{name}", value)
+    bench = Bench(tmp_path, producer, limit=4, **changes)
+    bench.slow, bench.aside = True, []
+
+    @bench.stage.crowded
+    def crowded(value, state, ahead):
+        if value["kind"] == "burst":
+            raise ValueError("burst")
+        bench.aside.append((value["seq"], ahead))
+        return -1
+
+    return bench
+
+
+async def test_a_crowd_is_settled_without_an_effect_and_the_partition_goes_on(tmp_path, producer, monkeypatch):
+    bench = crowding(tmp_path, producer, monkeypatch)
+    bench.accept(bench.batch(*map(quiet, range(40)), key=b"hangs"))
+    bench.accept(bench.batch(*map(quiet, range(40, 44)), key=b"healthy"))
+    await bench.cycles()
+    aside = [seq for seq, _ in bench.aside]
+    assert aside == sorted(aside, reverse=True), "the last ones first"
+    assert not {0, 1} & set(aside), "what has begun is not taken back"
+    assert max(aside) < 40, "of the key that has most"
+    assert [ahead for _, ahead in bench.aside] == sorted((ahead for _, ahead in bench.aside), reverse=True)
+    assert len(bench.runner._queues[b"hangs"]) <= 10
+    assert set(bench.out) == set(aside), "settled, finished, and told"
+    bench.release.set()
+    await bench.cycles(20)
+    assert sorted(bench.out) == list(range(44)), "each once"
+    assert {seq for seq, _ in bench.performed} == set(range(44)) - set(aside)
+    assert bench.consumer.low == 44
+
+
+async def test_what_is_in_doubt_is_not_crowded_out(tmp_path, producer, monkeypatch):
+    """Its effect may have happened: only its turn can flag it."""
+    bench = crowding(tmp_path, producer, monkeypatch, key_limit=20)
+    bench.runner._at_once[b"k"] = 20
+    bench.accept(batch := bench.batch(*map(quiet, range(40))))
+    await bench.runner._cycle()
+    begun = {item.record.offset for item in bench.runner._young}
+    bench.crash()
+    bench.accept(batch)
+    await bench.cycles()
+    assert begun and not begun & {seq for seq, _ in bench.aside}
+
+
+async def test_a_crowded_record_that_cannot_be_settled_is_a_dead_letter_of_nothing_performed(
+    tmp_path, producer, monkeypatch
+):
+    bench = crowding(tmp_path, producer, monkeypatch)
+    bench.accept(bench.batch(*map(quiet, range(30)), None, b"garbage", quiet(32, kind="burst")))
+    await bench.cycles()
+    assert sorted((d["offset"], d["error"]) for d in bench.dead) == [
+        (30, "DecodeError"), (31, "DecodeError"), (32, "ValueError")]  # fmt: skip
+    assert not any(header["name"] == "postroad-performed" for letter in bench.dead for header in letter["headers"])
+
+
+async def test_a_key_that_ends_in_time_gets_more_places_and_one_that_does_not_keeps_few(tmp_path, producer):
+    bench = Bench(tmp_path, producer)
+    bench.accept(bench.batch(*map(quiet, range(200)), key=b"quick"))
+    await bench.cycles(12)
+    bench.slow = True
+    bench.accept(bench.batch(*map(quiet, range(200, 300)), key=b"quick"))
+    bench.accept(bench.batch(*map(quiet, range(300, 400)), key=b"hangs"))
+    await bench.cycles(12)
+    running = Counter(item.record.key for item in bench.runner._young)
+    assert running[b"hangs"] == 2 < running[b"quick"] == 20
+
+
+async def test_what_belongs_to_partitions_is_let_go_before_they_are(tmp_path, producer, monkeypatch):
+    monkeypatch.setattr("topics.effects.LOST_SECONDS", 0.05)
+    bench, gone = Bench(tmp_path, producer), []
+
+    @bench.stage.lost
+    async def lost(partition, services):
+        gone.append(partition)
+        await asyncio.sleep(30)  # a host that does not say goodbye holds nobody up
+
+    bench.accept(bench.batch(quiet(0)))
+    await bench.app.give_up_partitions()
+    assert gone == [0]
+
+
+def test_progress_of_a_long_window_is_packed():
+    window = start(None, 60_000)
+    for offset in range(1, 60_000):
+        window.begin(offset)
+        window.finish(offset)
+    raw = window.pack()
+    assert len(raw) < 1000
+    again = Window(("t", 0), 0, 0, raw)
+    assert (again.low, again.begun, again.finished) == (window.low, window.begun, window.finished)
