@@ -1,7 +1,10 @@
 """Ingest: a submission becomes one message per recipient, built once, within the tenant's quota, and no repeat of another.
 
-mail.submissions (key: tenant) -> mail.accepted (key: recipient), mail.events, mail.scheduled, mail.endings; mail.cancellations and
-mail.decisions where it replaces an older one
+mail.submissions, mail.broadcasts (key: tenant) -> mail.accepted (key: recipient), mail.events, mail.scheduled, mail.endings;
+mail.cancellations and mail.decisions where it replaces an older one
+
+Broadcasts wait in their topic while the road behind is long, so that a blast stands in nobody's way (topics/road.py). That is the
+only difference: either topic takes submissions of either stream, with the same quotas and the same memory of repeats.
 """
 
 from __future__ import annotations
@@ -13,17 +16,33 @@ from weakref import WeakKeyDictionary
 
 from agents.application import application
 from agents.outputs import park, rejected
+from agents.repeats import known, remember
 from agents.services import Services
-from avro.records import Decision, Message, Submission
+from avro.records import Message, Submission
 from postroad import intake
 from postroad.checks import Problem, check_limits
 from postroad.content import ContentUnavailable
 from postroad.events import event
 from postroad.intake import Built
-from tables import dedupe
-from tables.dedupe import DEDUPE, Known
+from tables.dedupe import DEDUPE
 from tables.tenant_quota import TENANT_QUOTA
-from topics.catalogue import ACCEPTED, CANCELLATIONS, DECISIONS, ENDINGS, EVENTS, SCHEDULED, SUBMISSIONS, Output
+from topics.catalogue import (
+    ACCEPTED,
+    BROADCASTS,
+    CANCELLATIONS,
+    CLEARED,
+    DECISIONS,
+    ENDINGS,
+    EVENTS,
+    OUTBOUND_BROADCAST,
+    SCHEDULED,
+    SCORED,
+    SUBMISSIONS,  # fmt: skip
+    VALIDATED,
+    Output,
+    place_of,
+)
+from topics.road import Road
 from topics.stage import Hold, Stage
 from topics.state import View
 
@@ -32,13 +51,16 @@ HOUR_MS = 3_600_000
 AT_ONCE = 20  # submissions built side by side: all their attachments are in memory
 
 #: For the services of a process, by partition: what the last batch has built while it is not finished.
-_built: WeakKeyDictionary[Services, dict[int, dict[tuple[int, int], list[Built]]]] = WeakKeyDictionary()
+_built: WeakKeyDictionary[Services, dict[int, dict[tuple[str, int], list[Built]]]] = WeakKeyDictionary()
 
-stage = Stage(NAME, reads=[SUBMISSIONS], writes=[ACCEPTED, EVENTS, ENDINGS, SCHEDULED, CANCELLATIONS, DECISIONS],
-              tables=[DEDUPE, TENANT_QUOTA], prepare_s=60.0)  # fmt: skip
+road = Road(BROADCASTS, [(ACCEPTED, "validate"), (VALIDATED, "score"), (SCORED, "suppress"), (CLEARED, "route"),
+                         (OUTBOUND_BROADCAST, "send")])  # fmt: skip
+stage = Stage(NAME, reads=[SUBMISSIONS, BROADCASTS], writes=[ACCEPTED, EVENTS, ENDINGS, SCHEDULED, CANCELLATIONS, DECISIONS],
+              tables=[DEDUPE, TENANT_QUOTA], prepare_s=60.0, road=road)  # fmt: skip
 __getattr__ = application(stage)
 
 
+@stage.prepare(BROADCASTS)
 @stage.prepare(SUBMISSIONS)
 async def build_contents(todo: list[tuple[Any, Submission]], state: View) -> None:
     """Build every submission's MIME and store what is large, before a record refers to it.
@@ -47,19 +69,22 @@ async def build_contents(todo: list[tuple[Any, Submission]], state: View) -> Non
     """
     expires_ms = round(state.services.settings.expires_hours * HOUR_MS)
     services, built = state.services, _built.setdefault(state.services, {})
-    before, places = built.get(state.partition, {}), [(record.offset, record.timestamp) for record, _ in todo]
-    begun = built[state.partition] = {place: before.get(place, []) for place in places}
+    return_paths = services.settings.return_paths()
+    before = built.get(state.partition, {})
+    begun = built[state.partition] = {key: before.get(key, []) for record, _ in todo for key in [_known_by(record)]}
 
     async def one(record: Any, submission: Submission) -> ContentUnavailable | None:
         try:
             if problem := check_limits(submission):
                 submission = intake.told_once(submission)
-            tenant, place = services.tenants.get(submission["tenant"]), f"{record.partition}:{record.offset}"
-            messages = intake.messages(submission, tenant, record.timestamp, place, expires_ms)
+            tenant, place = services.tenants.get(submission["tenant"]), _known_by(record)[0]
+            messages = intake.messages(submission, tenant, record.timestamp, place, expires_ms, return_paths)
+            if record.topic.endswith(BROADCASTS.name):
+                road.weigh(len(messages))
             if problem := problem or intake.refusal(submission, tenant, record.key, record.timestamp):
                 builts = [Built(problem=problem)] * len(messages)
             else:
-                builts = begun[record.offset, record.timestamp]
+                builts = begun[_known_by(record)]
                 await intake.build(submission, messages, services.contents, services.settings.size_max, builts)
             state.found[record.offset] = messages, builts
         except ContentUnavailable as exc:
@@ -74,6 +99,12 @@ async def build_contents(todo: list[tuple[Any, Submission]], state: View) -> Non
     del built[state.partition]
 
 
+def _known_by(record: Any) -> tuple[str, int]:
+    """The place and the time of a submission: no other has both."""
+    return place_of(record.topic, record.partition, record.offset), record.timestamp
+
+
+@stage.on(BROADCASTS)
 @stage.on(SUBMISSIONS)
 def accept(submission: Submission, state: View) -> Iterator[Output]:
     """Accepted, and on or to an end."""
@@ -86,9 +117,9 @@ def accept(submission: Submission, state: View) -> Iterator[Output]:
     messages, builts = found
     repeat = None
     if any(not built.problem for built in builts):  # else, mended, it may come again under the same id
-        repeat = _known(submission, state)
+        repeat = known(submission, state)
         if not repeat:
-            yield from _remember(submission, messages, state)
+            yield from remember(submission, messages, state, NAME)
     for message, built in zip(messages, builts, strict=True):
         message["content"], message["top"] = built.content, built.top
         yield EVENTS.send(event(message, "accepted", state.record.timestamp, NAME))
@@ -112,36 +143,3 @@ def _admitted(message: Message, state: View) -> Iterator[Output]:
         yield from park(message, NAME, now, due, "quota", "accepted")
     else:
         yield ACCEPTED.send(message)
-
-
-def _known(submission: Submission, state: View) -> Problem | None:
-    """Whether this is a repeat."""
-    tenant, dedupe_id = submission["tenant"], submission.get("dedupe_id")
-    if state.dedupe.get(dedupe.by_submission(tenant, submission["submission_id"])):
-        return Problem("duplicate", "submission_id", "a submission of this id was accepted before")
-    if dedupe_id is None or submission.get("dedupe_policy") == "replace":
-        return None
-    older = state.dedupe.get(dedupe.by_dedupe_id(tenant, dedupe_id))
-    return (
-        Problem("duplicate", "dedupe_id", f"submission {older['submission_id']} had this dedupe id") if older else None
-    )
-
-
-def _remember(submission: Submission, messages: list[Message], state: View) -> Iterator[Output]:
-    """Keep its ids for the tenant's window; cancel what it replaces, as far as that has not left."""
-    tenant, submission_id = submission["tenant"], submission["submission_id"]
-    until = state.now + state.services.tenants[tenant].get("dedupe_window_s", 86_400) * 1000
-    state.dedupe.put(
-        dedupe.by_submission(tenant, submission_id), {"submission_id": submission_id, "messages": []}, until
-    )
-    if (dedupe_id := submission.get("dedupe_id")) is None:
-        return
-    key = dedupe.by_dedupe_id(tenant, dedupe_id)
-    older: Known | None = state.dedupe.get(key)
-    for message_id, recipient in older["messages"] if older else ():
-        decision: Decision = {"message_id": message_id, "recipient": recipient, "action": "cancel", "by": NAME,
-                              "at": state.now, "reason": f"replaced by submission {submission_id}"}  # fmt: skip
-        yield CANCELLATIONS.send(decision)
-        yield DECISIONS.send(decision)
-    ids = [(message["message_id"], message["recipient"]) for message in messages]
-    state.dedupe.put(key, {"submission_id": submission_id, "messages": ids}, until)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import faust
@@ -14,6 +15,8 @@ from topics.catalogue import SCHEMAS
 from topics.effects import EffectRunner
 from topics.installation import Installation
 from topics.pure import StageRunner
+from topics.road import Brake, Lag
+from topics.runner import give_up
 from topics.stall import Beat, Watch
 from topics.writers import Writers
 
@@ -44,6 +47,20 @@ class StageApp(faust.App):
     _beat: Beat | None = None
 
     async def on_start(self) -> None:
+        try:
+            async with asyncio.timeout(self.installation.stall_s):
+                await self._prepare()
+        except TimeoutError:  # a broker that went meanwhile: before it is in its group nobody else would notice
+            give_up(TimeoutError(f"not ready to join its group after {self.installation.stall_s:g} s"))
+        await super().on_start()
+        here, rebalance_s = self.installation, self.conf.broker_rebalance_timeout
+        self.add_future(Watch(self, self.runner, here.stall_s, 2 * rebalance_s + here.stall_s).run())
+        self._beat = Beat(here.stall_s)
+        self._beat.start()
+        self.add_future(self._beat.turn())
+
+    async def _prepare(self) -> None:
+        """Topics, schemas and services, before the group gives us partitions."""
         await check(self.installation, self.runner.stage.topics())
         await ensure(self.installation, [SCHEMAS])
         if (changelog := self.runner.changelog) is not None:
@@ -54,12 +71,9 @@ class StageApp(faust.App):
                 await self.runner.wiring.codecs[topic].register(self.installation.name(topic))
         if self.services is not None:
             await self.services.start()
-        await super().on_start()
-        here, rebalance_s = self.installation, self.conf.broker_rebalance_timeout
-        self.add_future(Watch(self, self.runner, here.stall_s, 2 * rebalance_s + here.stall_s).run())
-        self._beat = Beat(here.stall_s)
-        self._beat.start()
-        self.add_future(self._beat.turn())
+        if (road := getattr(self.runner.stage, "road", None)) is not None:
+            lag = Lag(self.installation, road.legs)
+            self.add_future(Brake(self, self.runner, road, self.installation.road_max, lag).run())
 
     async def stop(self) -> None:
         """What has begun has the grace to end; a stop that hangs ends the process."""

@@ -91,9 +91,9 @@ def _site(message: Message) -> str:
 
 
 def _message_of(return_path: str) -> str:
-    """The message id that a return path names: b-<message id>@<domain>."""
-    local = return_path.partition("@")[0]
-    return local.removeprefix("b-") if local.startswith("b-") else ""  # as postroad.senders.message_of
+    """The message id that a return path names: b-<message id>-<tag>@<domain>, in any case; classify looks at the tag."""
+    local = return_path.rpartition("@")[0].lower()
+    return local[2:].partition("-")[0] if local.startswith("b-") else ""  # as postroad.returnpath.named
 
 
 def _letter(letter: DeadLetter) -> str:
@@ -134,3 +134,9 @@ ALL: tuple[Topic[Any], ...] = (
     SUBMISSIONS, BROADCASTS, ACCEPTED, VALIDATED, SCORED, SUPPRESSIONS, CANCELLATIONS, CLEARED, OUTBOUND, OUTBOUND_BROADCAST, ATTEMPTS,
     REPORTS, EVENTS, SCHEDULED, ENDINGS, DECISIONS, DEAD_LETTERS, TENANTS, ORDERS, SCHEMAS,
 )  # fmt: skip
+
+
+def place_of(topic: str, partition: int, offset: int) -> str:
+    """The place of a submission, as the ids of its messages have it: "partition:offset", of a broadcast with a "b" in front.
+    `topic`: its full name, of an installation or without its prefix."""
+    return f"{'b' if topic.endswith(BROADCASTS.name) else ''}{partition}:{offset}"

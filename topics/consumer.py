@@ -43,7 +43,8 @@ OUTSTANDING_BYTES_MAX = 16 << 20  # of values in its unfinished batches; the sam
 SETTLE_SECONDS = 8.0  # a rebalance or a stop waits this long for effects that have begun
 SETTLE = 0.75  # share of the rebalance time-out that it waits at most
 LEASE = 0.8  # share of the session after which a worker without a heartbeat begins nothing
-POLL_SECONDS = 0.5  # a fetch waits so long while a partition is held back, 4 times as long else
+POLL_SECONDS = 0.5  # a fetch waits so long while a partition is full, 4 times as long else
+HELD_POLL_SECONDS = 0.1  # the same while a source is held back: it is to go on soon after it may
 
 unreadable.install()
 
@@ -110,6 +111,11 @@ class InlineConsumer(stock.AIOKafkaConsumerThread):
     async def cast_thread(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         self.add_future(maybe_async(fun(*args, **kwargs)))
 
+    async def getmany(self, active_partitions: set[TP], timeout: float, most: int | None = None) -> Any:  # noqa: ASYNC109  # stock has it
+        """Stock, of `most` records at most."""
+        most = self._ensure_consumer()._max_poll_records if most is None else most
+        return await self._fetch_records(self._consumer, active_partitions, timeout=timeout, max_records=most)
+
     def close(self) -> None:
         if self._consumer is not None:
             self._consumer._closed = True
@@ -145,6 +151,7 @@ class Consumer(stock.Consumer):
         self._held_bytes: Counter[TP] = Counter()  # bytes of the batches in `_delivered`
         self._next_read: dict[TP, int] = {}
         self._sought: set[TP] = set()  # read from only after `perform_seek`
+        self._allowed: dict[str, int] = {}  # records that may still be read of a topic; all where it is not named
         self._revoking = False  # from the call to give partitions up until the next ones are assigned
         self._in_effect: set[Any] = set()  # batches, ticks or windows that may already have written something
         self._wake = asyncio.Event()
@@ -281,6 +288,10 @@ class Consumer(stock.Consumer):
                 self._held_bytes[batch.tp] -= first.bytes
         self._wake.set()
 
+    def is_half_full(self, tp: TP) -> bool:
+        """Half of the bytes that a partition may hold in memory are there."""
+        return 2 * self._held_bytes[tp] > OUTSTANDING_BYTES_MAX
+
     def release(self, batch: Batch, size: int) -> None:
         """`size` bytes of the batch are not needed any more, though it is not finished: a slow record before them must not
         keep the partition full."""
@@ -288,6 +299,20 @@ class Consumer(stock.Consumer):
         if batch in self._delivered.get(batch.tp, ()):
             self._held_bytes[batch.tp] -= size
             self._wake.set()
+
+    def allow(self, topic: str, records: int) -> None:
+        """Read so many more records of a source, and then none until the next call: it is held back, the others go on."""
+        self._allowed[topic] = records
+        self._wake.set()
+
+    def allowed(self, topic: str) -> int | None:
+        """What is left of that; None where the source is not held back."""
+        return self._allowed.get(topic)
+
+    def outstanding(self, tp: TP) -> int:
+        """Offsets from the first unfinished record of a partition to the last one read."""
+        queue = self._delivered.get(tp)
+        return queue[-1].next_offset - queue[0].first if queue else 0
 
     def abandon(self, work: Any) -> None:
         """`work` writes nothing more."""
@@ -342,6 +367,8 @@ class Consumer(stock.Consumer):
             await asyncio.wait_for(self.force_commit(), settle)
         except TimeoutError:
             self.log.warning("commit before the rebalance timed out: records will be seen twice")
+        if (give_up := getattr(self.app, "give_up_partitions", None)) is not None:
+            await give_up()
 
     def _forget(self, tps: Iterable[Any]) -> None:
         for tp in tps:
@@ -394,21 +421,25 @@ class Consumer(stock.Consumer):
         """Back-pressure is `_has_room` here."""
 
     def _has_room(self, tp: TP) -> bool:
-        if not (queue := self._delivered.get(tp)):
+        if not self._delivered.get(tp):
             return True
-        outstanding = queue[-1].next_offset - queue[0].first
         limit: int = getattr(self.app, "outstanding_max", OUTSTANDING_MAX)
-        return outstanding < limit and self._held_bytes[tp] < OUTSTANDING_BYTES_MAX
+        return self.outstanding(tp) < limit and self._held_bytes[tp] < OUTSTANDING_BYTES_MAX
 
-    def _fetchable(self) -> tuple[set[TP], bool]:
-        """Partitions to fetch from now, and whether one was left out because it is full."""
-        ready, full = set(), False
+    def _fetchable(self) -> tuple[set[TP], float]:
+        """Partitions to fetch from now, and for how long (s): not long where one was left out that may soon be ready."""
+        ready, seconds = set(), 4 * POLL_SECONDS
         for tp in self._get_active_partitions():
-            if self._is_changelog_tp(tp) or (tp in self._sought and self._has_room(tp)):
+            held = self._allowed.get(tp.topic, 1) <= 0
+            if self._is_changelog_tp(tp) or (tp in self._sought and not held and self._has_room(tp)):
                 ready.add(tp)
-            else:
-                full = full or tp in self._sought
-        return ready, full
+            elif tp in self._sought:
+                seconds = min(seconds, HELD_POLL_SECONDS if held else POLL_SECONDS)
+        return ready, seconds
+
+    async def _getmany(self, active_partitions: set[TP], timeout: float) -> Any:  # noqa: ASYNC109  # stock has it
+        most = [self._allowed[tp.topic] for tp in active_partitions if tp.topic in self._allowed]
+        return await self._thread.getmany(active_partitions, timeout, min(most, default=None))
 
     async def _drain_messages(self, fetcher: Any) -> None:
         try:
@@ -417,14 +448,14 @@ class Consumer(stock.Consumer):
                     await self.wait(self.can_resume_flow)
                     continue
                 self._wake.clear()
-                ready, full = self._fetchable()
+                ready, seconds = self._fetchable()
                 if not ready:
                     try:
                         await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
                     except TimeoutError:
                         pass
                     continue
-                records = await self._getmany(ready, POLL_SECONDS if full else 4 * POLL_SECONDS)
+                records = await self._getmany(ready, seconds)
                 await asyncio.sleep(0)
                 for tp, found in (records or {}).items():
                     self._take(ensure_TP(tp), found)
@@ -447,6 +478,8 @@ class Consumer(stock.Consumer):
         if changelog:
             self._recover(tp, records)
         else:
+            if tp.topic in self._allowed:
+                self._allowed[tp.topic] -= len(records)
             self._deliver(tp, records)
 
     def _was_sought(self, tp: TP, records: list[Any]) -> bool:

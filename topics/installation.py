@@ -17,7 +17,8 @@ class Installation:
     """`bootstrap`: "host:port,..."; `prefix`: in front of every topic and group name; `partitions`: of every keyed topic,
     for life; `data_dir`: where RocksDB keeps the tables, one folder a process; `instance_id`: static membership, unique per
     replica (faust.md 26), empty for none; `stall_s`: a worker that does nothing for so long though there is work ends itself
-    (topics/stall.py); `grace_s`: what has begun may end when a worker is told to stop."""
+    (topics/stall.py); `grace_s`: what has begun may end when a worker is told to stop; `road_max`: messages on the road of a
+    source that can wait (topics/road.py)."""
 
     bootstrap: str
     prefix: str = ""
@@ -30,6 +31,7 @@ class Installation:
     delivery_s: float = 60.0
     stall_s: float = 60.0
     grace_s: float = 30.0
+    road_max: int = 500
 
     def name(self, topic: Topic[Any]) -> str:
         """Full name of a topic here."""

@@ -119,7 +119,9 @@ class Runner:
         self.codec_of = {wiring.names[topic]: wiring.codecs[topic] for topic in stage.reads}
         self._targets = {topic: (wiring.names[topic], wiring.codecs[topic].encode) for topic in stage.writes}
         self._refused: dict[tuple[str, int], tuple[float, CodecError]] = {}  # schema ids that the registry has not
-        self._waits: dict[Hashable, tuple[str, int | None, float]] = {}  # what is waited for on purpose: see `wait`
+        self._waits: dict[
+            Hashable, tuple[str, int | None, str, float]
+        ] = {}  # what is waited for on purpose: see `wait`
         source = app.topic(
             *names, partitions=wiring.partitions[names[0]], key_type=bytes, value_type=bytes,
             key_serializer="raw", value_serializer="raw",
@@ -139,10 +141,12 @@ class Runner:
         """Whether it can work, once its partitions are read from."""
         return True
 
-    def wait(self, key: Hashable, why: str, partition: int | None = None, limit_s: float = math.inf) -> None:
+    def wait(
+        self, key: Hashable, why: str, partition: int | None = None, limit_s: float = math.inf, *, topic: str = ""
+    ) -> None:
         """What stands still from now until `wait_over(key)` does so on purpose, for `limit_s` seconds: topics/stall.py. Without
-        a partition, all of the stage."""
-        self._waits[key] = why, partition, time.monotonic() + limit_s
+        a partition, all of the stage; without a topic, all its sources."""
+        self._waits[key] = why, partition, topic, time.monotonic() + limit_s
 
     def wait_over(self, key: Hashable) -> None:
         """Also where nothing was waited for."""
@@ -150,8 +154,8 @@ class Runner:
 
     def wait_of(self, tp: TP) -> str:
         """What the partition waits for on purpose; empty for nothing."""
-        for why, partition, until in self._waits.values():
-            if partition in (None, tp.partition) and time.monotonic() < until:
+        for why, partition, topic, until in self._waits.values():
+            if partition in (None, tp.partition) and topic in ("", tp.topic) and time.monotonic() < until:
                 return why
         return ""
 

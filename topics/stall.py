@@ -6,6 +6,7 @@ waited for on purpose. What is waited for on purpose is said by whoever waits, a
 hold, registry    a handler's `Hold`, a schema that the registry cannot give now        no limit
 store             ClickHouse: no limit between two tries, `BatchStage.store_s` for one
 prepare           what a batch of a pure stage needs from outside, `Stage.prepare_s`
+road              a source that is held back while the road behind the stage is long (topics/road.py); others of the partition count
 effect            an effect within `EffectStage.effect_s`, or one that holds the place of the next
 rebalance, recovery, lease, broker    the group or the broker keeps us waiting: limit `away_s`, twice the rebalance time-out and
                   `stall_s`, counted from the last moment without any of them; recovery that goes on does not count

@@ -33,7 +33,7 @@ def settings(session_s: float = 10.0) -> dict[str, Any]:
     stays below the request time-out, or Faust refuses to start."""
     return {
         "broker_max_poll_records": 2000,
-        "broker_commit_interval": 1.0,
+        "broker_commit_interval": 0.25,  # what is finished but not committed counts as road (topics/road.py)
         "broker_session_timeout": session_s,
         "broker_heartbeat_interval": session_s / 5,
         "broker_rebalance_timeout": 2 * session_s,

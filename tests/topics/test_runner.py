@@ -353,7 +353,7 @@ async def test_prepare_is_a_stated_wait_within_its_limit(tmp_path, producer):
 
     @stage.prepare(SOURCE)
     async def look(records, state):
-        ((_, partition, until),) = bench.runner._waits.values()
+        ((_, partition, _, until),) = bench.runner._waits.values()
         waits.append((bench.runner.wait_of(HERE), partition, round(until - time.monotonic())))
         if len(waits) > 1:
             raise RuntimeError("resolver")
