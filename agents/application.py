@@ -52,10 +52,10 @@ def application(stage: Stage | EffectStage | BatchStage) -> Callable[[str], Stag
 def fit(stage: EffectStage, own: Settings) -> None:
     """Set what depends on the settings: how many deliveries run at once, and how long (s) one may before it counts as hung,
     which is longer than the slowest host can make it."""
-    from postroad.smtp import SmtpTimeouts  # of stages that send: the others do without
+    from agents.send import SOURCES_MAX  # of stages that send: the others do without
 
     stage.limit = own.send_concurrency
-    stage.effect_s = SmtpTimeouts(scale=own.smtp_timeout_scale).longest + BESIDE_SMTP_S
+    stage.effect_s = SOURCES_MAX * own.limits().timeouts.longest + BESIDE_SMTP_S
 
 
 def build(

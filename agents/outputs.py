@@ -9,6 +9,8 @@ from postroad.checks import Problem
 from postroad.events import ending, event
 from topics.catalogue import ENDINGS, EVENTS, SCHEDULED, Output
 
+TENANT = "tenant"  # header of mail.outbound: who takes turns there, known without unpacking the message
+
 
 def park(
     message: Message, stage: str, now: int, due: int, reason: str, return_to: ReturnTo = "scored"

@@ -1,29 +1,32 @@
 """Route: which site takes the recipient's mail, and from which egress source it is to come.
 
-mail.cleared (key: recipient domain) -> mail.outbound (key: site#shard), mail.events, mail.scheduled, mail.endings
+mail.cleared (key: recipient domain), control.orders -> mail.outbound, mail.outbound-broadcast (key: site#shard), mail.events,
+mail.scheduled, mail.endings
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agents.application import application
-from agents.outputs import park
+from agents.outputs import TENANT, park
 from avro.records import Message
-from postroad.egress import choose
+from postroad.egress import Pool, choose
 from postroad.events import ending, event
+from postroad.orders import Orders, bounce
 from postroad.retry import put_off
-from postroad.site import preferred, shard_of, site_of
+from postroad.site import LoopsBack, drop_ourselves, order, preferred, shard_of, site_of
 from tables import mx_cache
 from tables.mx_cache import MX_CACHE
-from topics.catalogue import CLEARED, ENDINGS, EVENTS, OUTBOUND, SCHEDULED, Output
+from topics.catalogue import CLEARED, ENDINGS, EVENTS, ORDERS, OUTBOUND, OUTBOUND_BROADCAST, SCHEDULED, Output
 from topics.stage import Stage
 from topics.state import View
 
 NAME = "route"
 
-stage = Stage(NAME, reads=[CLEARED], writes=[OUTBOUND, EVENTS, ENDINGS, SCHEDULED], tables=[MX_CACHE])
+stage = Stage(NAME, reads=[CLEARED], writes=[OUTBOUND, EVENTS, ENDINGS, SCHEDULED, OUTBOUND_BROADCAST], tables=[MX_CACHE],
+              follows=[ORDERS])  # fmt: skip
 __getattr__ = application(stage)
 
 
@@ -35,7 +38,7 @@ async def look_up(todo: list[tuple[Any, Message]], state: View) -> None:
 
 @stage.on(CLEARED)
 def direct(message: Message, state: View) -> Iterator[Output]:
-    """Routed; put off where DNS has not answered; rejected where there is nowhere to send to or from."""
+    """Routed; put off where DNS has not answered; rejected where there is nowhere to send to or from; ended by an order."""
     now, services = state.now, state.services
     answer = mx_cache.answer(message["recipient_domain"], state)
     if answer is None or answer.kind == "temporary":
@@ -52,13 +55,28 @@ def direct(message: Message, state: View) -> Iterator[Output]:
         detail = f"no egress pool {message['egress_pool'] or tenant.get('egress_pool')!r}: add it to the settings"
         yield ENDINGS.send(ending(message, "rejected", now, NAME, "egress-pool", detail=detail))
         return
-    site = site_of(preferred(answer.hosts))
+    try:
+        hosts = drop_ourselves(answer.hosts, own_names(services.pools))
+    except LoopsBack as error:
+        yield ENDINGS.send(ending(message, "rejected", now, NAME, "mx-loop", "mx", str(error)))
+        return
+    policy = services.shaping.policy
+    site = policy.site_of(site_of(preferred(hosts), policy.site_of))
     message["route"] = {
         "site": site,
-        "shard": shard_of(message["message_id"], services.settings.site(site).shards),
-        "hosts": [name for _, name in answer.hosts],
+        "shard": shard_of(message["message_id"], policy.limits(site).shards),
+        "hosts": order(hosts, message["message_id"]),
         "pool": pool.name,
         "source": choose(pool, message["message_id"]).name,
     }
+    if (said := Orders(services.orders).bounced(message, site)) is not None:
+        yield ENDINGS.send(bounce(message, said, now, NAME))
+        return
     yield EVENTS.send(event(message, "routed", now, NAME))
-    yield OUTBOUND.send(message)
+    lane = OUTBOUND_BROADCAST if message["stream"] == "broadcast" else OUTBOUND
+    yield lane.send(message, headers=((TENANT, message["tenant"].encode()),))
+
+
+def own_names(pools: Mapping[str, Pool]) -> frozenset[str]:
+    """What our hosts call themselves: an MX host of that name is one of them."""
+    return frozenset(source.ehlo for pool in pools.values() for source in pool.sources if source.ehlo)

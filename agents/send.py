@@ -1,6 +1,6 @@
-"""Send: DKIM-sign a message and deliver it to its site, within the site's connections and rate.
+"""Send: DKIM-sign a message and deliver it to its site, from a source and at a time that the site's limits allow.
 
-mail.outbound (key: site#shard) -> mail.attempts (key: message id), mail.events, mail.scheduled, mail.endings
+mail.outbound, mail.outbound-broadcast (key: site#shard) -> mail.attempts (key: message id), mail.events, mail.scheduled, mail.endings
 
 What cannot go now is parked in schedule with the time when it may, so a slow site neither blocks its partition nor fills
 memory. `deliveries` is asked before anyone talks to an MX; topics/effects.py says what a crash leaves at each step.
@@ -8,37 +8,39 @@ memory. `deliveries` is asked before anyone talks to an MX; topics/effects.py sa
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 
 from agents.application import application
-from agents.outputs import park
+from agents.outputs import TENANT, park
 from agents.services import Services
-from avro.records import Attempt, Message, Route
-from postroad.addresses import domain_of
+from agents.signing import signed_by_tenant
+from avro.records import Attempt, Message
 from postroad.content import ContentMissing, ContentUnavailable
-from postroad.dkim import DkimError, sign
-from postroad.events import ending
-from postroad.limits import Limit
+from postroad.departure import Leave, Wait, place_of, source_key
+from postroad.dkim import DkimError
+from postroad.events import ending, event
 from postroad.mime import needs_smtputf8
-from postroad.outcomes import Expired, Parked, Sent, busy, local
+from postroad.orders import Orders
+from postroad.outcomes import Expired, Parked, Sent, busy, local, refused_until, standings
 from postroad.retry import put_off
-from postroad.senders import domain_of_tenant, signing_keys
-from postroad.smtp import Envelope, Reply
-from tables import deliveries, rate_limits
+from postroad.smtp import Envelope, Place, Reply
+from tables import deliveries, shaping, usage
 from tables.deliveries import DELIVERIES, Tried
-from tables.rate_limits import RATE_LIMITS
-from topics.catalogue import ATTEMPTS, ENDINGS, EVENTS, OUTBOUND, SCHEDULED, Output
+from tables.rate_limits import RATE_LIMITS, WINDOWS
+from tables.shaping import SHAPING
+from tables.warmup import WARMUP
+from topics.catalogue import ATTEMPTS, ENDINGS, EVENTS, OUTBOUND, OUTBOUND_BROADCAST, SCHEDULED, Output
 from topics.stage import EffectStage
 from topics.state import View
 
 NAME = "send"
-PATIENCE_MS = 1000  # a place in the site's rate that is nearer is waited for, a later one parks the message
+SOURCES_MAX = 3  # tried in one attempt, where a site turns sources away
 
 
-stage = EffectStage(NAME, reads=[OUTBOUND], writes=[ATTEMPTS, EVENTS, SCHEDULED, ENDINGS], tables=[RATE_LIMITS, DELIVERIES],
+stage = EffectStage(NAME, reads=[OUTBOUND, OUTBOUND_BROADCAST], writes=[ATTEMPTS, EVENTS, SCHEDULED, ENDINGS],
+                    tables=[RATE_LIMITS, DELIVERIES, SHAPING, WARMUP, WINDOWS],
                     identity=lambda message: message["message_id"],
-                    key_limit=lambda key, services: services.messages_at_once(key))  # fmt: skip
+                    key_limit=lambda key, services: services.messages_at_once(key), owner_header=TENANT)  # fmt: skip
 __getattr__ = application(stage)
 
 
@@ -46,62 +48,72 @@ __getattr__ = application(stage)
 async def deliver(message: Message, state: View, possible_duplicate: bool) -> Sent | Parked | Expired | None:
     """One attempt; None for a message that was delivered, or was tried in this round before."""
     services, route, flag = state.services, message["route"], possible_duplicate or message["possible_duplicate"]
-    tried: Tried | None = state.deliveries.get(message["message_id"])
-    if tried is not None and (tried.delivered or tried.round >= message["round"]):
+    if _was_tried(message, state):
         return None
     if state.now > message["expires_at"]:
         return Expired(flag)
     pool = services.pools.get(route["pool"]) if route else None
-    sources = {source.name: source for source in pool.sources} if pool else {}
-    if route is None or (source := sources.get(route["source"])) is None:
-        return Sent(local(Reply(451, "4.3.5", "the egress source it was routed to is not there any more")), flag)
-    client, site = services.client(route["site"]), f"{route['site']}#{route['shard']}"
-    if client.pool.is_full(site):
-        return busy(message, state.now, flag)
-    due, may_go = _take_place(route, state)
-    if not may_go:
-        return Parked(due, "rate-limit", flag)
-    await asyncio.sleep(max(0, due - state.now) / 1000)
-    try:
-        signed = await _signed(message, services, state.now)
-    except ContentUnavailable:
-        return Parked(put_off(state.now, message["round"], message["expires_at"]), "content", flag)
-    except (ContentMissing, DkimError) as exc:
-        return Sent(local(Reply(554, "5.6.0", str(exc))), flag)
-    envelope = Envelope(message["return_path"], message["recipient"], needs_smtputf8(signed))
-    result = await client.deliver(envelope, signed, route["hosts"], source, site)
-    return busy(message, state.now, flag) if result.outcome == "connection-limit" else Sent(result, flag)
+    if route is None or pool is None:
+        return Sent(local(Reply(451, "4.3.5", "the egress pool it was routed to is not there any more")), flag)
+    place, signed, last = place_of(message), b"", None
+    for _ in range(SOURCES_MAX):
+        policy, orders = services.shaping.policy, Orders(services.orders)
+        found: Leave | Wait = services.departures.leave(message, pool, place, policy, orders, state)
+        if isinstance(found, Wait):
+            return last or Parked(found.until, found.reason, flag)
+        client = services.client()
+        try:
+            if client.pool.is_full(Place(place, found.source), found.limits):
+                found.done()
+                return last or busy(message, state.now, flag)
+            signed = signed or await signed_by_tenant(message, services, state.now)
+            envelope = Envelope(message["return_path"], message["recipient"], needs_smtputf8(signed))
+            client = services.departures.client(client, found, client.pool)
+            result = await client.deliver(envelope, signed, route["hosts"], found.source, place, found.limits)
+        except ContentUnavailable:
+            found.done()
+            return Parked(put_off(state.now, message["round"], message["expires_at"]), "content", flag)
+        except (ContentMissing, DkimError) as exc:
+            found.done()
+            return Sent(local(Reply(554, "5.6.0", str(exc))), flag)
+        except BaseException:
+            found.done()
+            raise
+        if result.outcome == "connection-limit":
+            found.done()
+            return last or busy(message, state.now, flag)
+        last = Sent(result, flag, found, last)
+        if not (result.about_us and result.reply.permanent):
+            break
+        until = refused_until(policy.rules_of(route["site"]), result, state.now)
+        services.departures.refuse(state.partition, source_key(place, found.source.name), until)
+    return last
 
 
-def _rate(route: Route) -> str:
-    """Key of a site's rate."""
-    return f"{route['site']}#{route['shard']}\0{route['source']}"
+def _was_tried(message: Message, state: View) -> bool:
+    tried: Tried | None = state.deliveries.get(message["message_id"])
+    return tried is not None and (tried.delivered or tried.round >= message["round"])
 
 
-def _take_place(route: Route, state: View) -> tuple[int, bool]:
-    """The time (ms) of a place in the site's rate, now or soon; else when to come back (False), each later than the last."""
-    limits, rate = state.services.settings.site(route["site"]), _rate(route)
-    per_second = limits.rate_per_second / limits.shards
-    limit, kept = Limit(per_second, max(1, round(per_second))), state.rate_limits.get(rate) or 0.0
-    taken: tuple[int, bool] = state.services.rates.take((state.partition, rate), kept, state.now, limit, PATIENCE_MS)
-    return taken
+@stage.crowded
+def crowd(message: Message, state: View, ahead: int) -> Parked | None:
+    """Many wait for its site: it comes back when those before it have gone, and behind them."""
+    if _was_tried(message, state):
+        return None
+    policy, flag = state.services.shaping.policy, message["possible_duplicate"]
+    wait = state.services.departures.crowded(message, place_of(message), policy, ahead, state)
+    return Parked(wait.until, wait.reason, flag)
 
 
-async def _signed(message: Message, services: Services, now: int) -> bytes:
-    """The whole message with a signature by every key of the sender's domain."""
-    content = await services.contents.get(message["content"])
-    whole = message["top"] + content
-    tenant = services.tenants.get(message["tenant"])
-    own = domain_of_tenant(tenant, domain_of(message["sender"])) if tenant else None
-    if own is None:
-        raise DkimError("the sender's domain is not the tenant's any more")
-    bh = services.body_hashes.get(message["content"]["hash"], content)
-    return sign(whole, own["domain"], signing_keys(own), now_ms=now, bh=bh) + whole
+@stage.lost
+async def lost(partition: int, services: Services) -> None:
+    """Its sites' connections are closed before another worker opens its own."""
+    await services.lost(partition)
 
 
 @stage.settle
 def settle(message: Message, outcome: Sent | Parked | Expired | None, state: View) -> Iterator[Output]:
-    """Remember the attempt, and hand its result to classify."""
+    """Remember the attempt and what it has used and changed, and hand its result to classify."""
     if outcome is None:
         return
     now, until = state.now, max(state.now, message["expires_at"]) + deliveries.KEPT_MS
@@ -115,15 +127,23 @@ def settle(message: Message, outcome: Sent | Parked | Expired | None, state: Vie
     if isinstance(outcome, Parked):
         yield from park(message, NAME, now, min(outcome.until, message["expires_at"]), outcome.reason)
         return
-    if (route := message["route"]) and (used := state.services.rates.used((state.partition, _rate(route)))):
-        state.rate_limits.put(_rate(route), used, now + rate_limits.KEPT_MS)
-    result, possible_duplicate = outcome
+    usage.keep(message, outcome, state)
+    result, decision = outcome.result, ""
+    for one, key, standing, action in standings(message, outcome, state.services.shaping.policy, state.shaping, now):
+        state.shaping.put(key, standing, now + shaping.KEPT_MS)
+        if action is not None:
+            decision, detail = action.rule, f"{action} for {max(0, action.until - now) // 1000} s: {one.result.reply}"
+            said = event(message, "reported", now, NAME, reason="shaping", rule=action.rule, detail=detail,
+                         source=one.source, shaping=one.version)  # fmt: skip
+            said["event_id"] += f":shaping:{action.rule}"
+            yield EVENTS.send(said)
     if result.delivered:  # its body has done its work
         message["content"]["inline"] = None
     attempt: Attempt = {
         "message": message, "at": now, "duration_ms": result.duration_ms, "phase": result.phase,
         "reply_code": result.reply.code, "enhanced_code": result.reply.enhanced, "reply": result.reply.text,
         "mx_host": result.mx_host, "mx_address": result.mx_address, "tls": result.tls,
-        "possible_duplicate": possible_duplicate,
+        "possible_duplicate": outcome.possible_duplicate, "source": outcome.source, "shaping": outcome.version,
+        "phases": dict(result.phases), "decision": decision,
     }  # fmt: skip
     yield ATTEMPTS.send(attempt)

@@ -83,6 +83,9 @@ def run(names: Sequence[str]) -> None:
     """Until SIGTERM or SIGINT; leaves the process. Once every stage has its partitions, "READY" is printed, and written to the
     file that the environment names as POSTROAD_READY_FILE."""
     apps = [app_of(name) for name in chosen(names)]
+    if not load().return_path_secret:
+        log.warning("return_path_secret is not set: return paths are signed with a key that anybody can work out, and bounces can be "
+                    "forged; set one secret for all workers")  # fmt: skip
     # What is there now lives as long as the process: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()

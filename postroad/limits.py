@@ -45,51 +45,6 @@ def reserve(tat_ms: float | None, now_ms: int, limit: Limit) -> tuple[int, float
     return max(now_ms, math.ceil(tat - limit.tolerance_ms)), tat + limit.interval_ms
 
 
-Key = tuple[int, str]  # partition, name of the rate
-
-
-class Rates:
-    """Rates of many keys in memory. Who cannot go soon is told when to come back, each later than the last.
-
-    A TAT that has passed says nothing, so such entries go once there are many.
-    """
-
-    AHEAD_MAX_MS = 3_600_000
-    SLACK_MS = 1000  # between the clocks of two workers
-    MANY = 10_000
-
-    def __init__(self) -> None:
-        self._used: dict[Key, float] = {}
-        self._parked: dict[Key, float] = {}  # of the places that the parked come back to
-        self._room = self.MANY
-
-    def take(self, key: Key, kept: float, now_ms: int, limit: Limit, patience_ms: int) -> tuple[int, bool]:
-        """The time (ms) of a place at most `patience_ms` ahead; else when to come back (False). `kept`: the TAT that an
-        earlier owner of the partition has left, or 0."""
-        ahead_max = patience_ms + limit.tolerance_ms + limit.interval_ms + self.SLACK_MS  # nobody goes further ahead
-        used = [believed(tat, now_ms, ahead_max) for tat in (self._used.get(key, 0.0), kept)]
-        due, tat = reserve(max(used), now_ms, limit)
-        may_go = due - now_ms <= patience_ms
-        if may_go:
-            self._used[key] = tat
-        else:
-            parked = believed(self._parked.get(key, 0.0), now_ms, self.AHEAD_MAX_MS)
-            due, self._parked[key] = reserve(max(parked, tat), now_ms, limit)
-        if len(self) > self._room:
-            for tats in (self._used, self._parked):
-                for passed in [key for key, tat in tats.items() if tat <= now_ms]:
-                    del tats[passed]
-            self._room = max(self.MANY, 2 * len(self))
-        return due, may_go
-
-    def used(self, key: Key) -> float | None:
-        """The TAT to keep for the next owner."""
-        return self._used.get(key)
-
-    def __len__(self) -> int:
-        return len(self._used) + len(self._parked)
-
-
 @dataclass(frozen=True, slots=True)
 class DayUse:
     """How many places of a UTC day (days since 1970) are taken; the day being filled may lie ahead of today."""

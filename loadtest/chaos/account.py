@@ -36,7 +36,7 @@ from postroad import ledger
 from postroad.events import ENDS
 from postroad.ids import message_id
 from postroad.intake import distinct
-from postroad.senders import message_of
+from postroad.returnpath import named
 from topics.catalogue import ALL, EVENTS, SUBMISSIONS, Topic
 
 AUDIT = "audit"
@@ -182,7 +182,7 @@ def compare(
     found, nothing, told = Account(), Life(), last or {}
     mails: dict[str, list[Receipt]] = defaultdict(list)
     for receipt in receipts:
-        mails[message_of(receipt.mail_from)].append(receipt)
+        mails[named(receipt.mail_from)].append(receipt)
     wanted = sent.acknowledged | sent.unacknowledged
     untold: list[str] = []
     for id in wanted.keys() | kafka.keys() | clickhouse.keys():

@@ -12,7 +12,7 @@ from loadtest.demo.plan import Planned
 from loadtest.mxfarm import DkimResult, Receipt
 from postroad.ids import message_id
 from postroad.intake import distinct
-from postroad.senders import message_of
+from postroad.returnpath import named
 
 SHOWN = 5  # examples of each kind of difference
 SIGNATURES = 2  # each tenant signs with RSA and Ed25519
@@ -81,7 +81,7 @@ def account(
     found = Account(accepted=sum(life.accepted for life in lives.values()))
     mails: dict[str, list[tuple[Receipt, Sequence[DkimResult]]]] = defaultdict(list)
     for receipt, signatures in receipts:
-        mails[message_of(receipt.mail_from)].append((receipt, signatures))
+        mails[named(receipt.mail_from)].append((receipt, signatures))
 
     for id, life in lives.items():
         found.ends.update([life.end] if life.accepted and life.end else [])

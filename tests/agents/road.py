@@ -16,7 +16,7 @@ from agents import classify, ingest, route, schedule, score, send, suppress, val
 from postroad.dns import MxAnswer
 from postroad.events import ENDS
 from postroad.retry import RetrySchedule
-from postroad.settings import Settings, Site
+from postroad.settings import Settings
 from postroad.smtp import Envelope, Reply, Step, failed
 from tables.due import due_at
 from topics.catalogue import CLEARED, EVENTS, OUTBOUND, SCHEDULED, Output, Topic
@@ -27,6 +27,8 @@ STAGES = [module.stage for module in (ingest, validate, score, suppress, route, 
 SECOND, HOUR = 1000, 3_600_000
 RECOVERS = NOW + 100 * SECOND  # the name server of slow.test
 
+TIGHT = '[default]\nmessages_per_connection = 1\nnew_connections_per_minute = 10000\n[site."tight.test"]\nmessages_per_second = 0.2\n'
+
 
 class Road:
     """`repeats`: share of records that are written twice; `crashes`: of batches that are done again."""
@@ -35,7 +37,10 @@ class Road:
         self.random = random.Random(seed)
         self.repeats, self.crashes, self.now = repeats, crashes, NOW
         self.services = ScriptedServices()
-        self.services.settings = Settings(ehlo="out.test", sites={"tight.test": Site(rate_per_second=0.2)})
+        self.services.settings = Settings(ehlo="out.test")
+        self.services.shaping.say(TIGHT)
+        self.services.clock = lambda: self.now / 1000
+        self.services.restarted()
         self.services.retries = RetrySchedule((300, 40_000), 0.1, (60, 40_000))
         self.services.resolver.hosts |= {name: [(10, f"mx.{name}")] for name in ("there.test", "tight.test")}
         self.services.resolver.known = {
@@ -65,7 +70,7 @@ class Road:
 
     def _answer(self, host: str, envelope: Envelope) -> Step:
         """By the recipient's name. A host may have the message although it did not say so."""
-        id, name = envelope.mail_from.partition("@")[0][2:], envelope.rcpt_to.partition("@")[0]
+        id, name = envelope.mail_from.partition("@")[0][2:].partition("-")[0], envelope.rcpt_to.partition("@")[0]
         self._seen[id] += 1
         first = self._seen[id] == 1
         if name.startswith("unknown"):

@@ -1,12 +1,18 @@
 """Classify: what a reply means for the message and its recipient, and what comes back later."""
 
+from types import SimpleNamespace
+
 import pytest
 from builders import HOUR_MS, ID, NOW, attempt, content, events, message, routed, values
 
 from agents.classify import stage
 from postroad.events import ending
+from postroad.orders import bounce, order
 from postroad.retry import RetrySchedule
-from postroad.senders import message_of
+from postroad.returnpath import named
+from postroad.settings import Settings
+from postroad.shaping.limits import Limits
+from postroad.shaping.policy import parse
 from topics.catalogue import ATTEMPTS, ENDINGS, EVENTS, REPORTS, SCHEDULED, SUPPRESSIONS
 from topics.stage import Hold
 from topics.testing import Scripted
@@ -16,12 +22,22 @@ Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx\r\n\r
 Final-Recipient: rfc822; r@there.test\r\nAction: failed\r\nStatus: 5.1.1\r\nDiagnostic-Code: smtp; 550 unknown\r\n\r\n--b--\r\n"""
 
 
+def retries(delays):
+    """In place of postroad.shaping's Watched: these pauses at every site, and shorter ones at slow.test."""
+    text = "[site.'slow.test']\nretry = {delays = [10]}"
+    return SimpleNamespace(policy=parse(text, "shaping.toml", Limits(retry=RetrySchedule(delays, 0.1, (60,)))))
+
+
 @pytest.fixture
 def classify(services):
+    services.shaping = retries((300, 900))
     return Scripted(stage, services, NOW)
 
 
-def report(raw=DSN, rcpt_to=f"b-{ID}@acme.test", **fields):
+RETURN_PATH = Settings().return_paths().sign(ID, "acme.test")
+
+
+def report(raw=DSN, rcpt_to=RETURN_PATH, **fields):
     return {
         "report_id": "r1",
         "received_at": NOW,
@@ -107,11 +123,11 @@ async def test_deferral_says_when_it_is_tried_again(classify):
 async def test_an_end_decided_before_a_crash_is_told_whatever_the_verdict_is_now(classify, services, first, pauses, now,
                                                                                 pauses_now, told):  # fmt: skip
     """Other settings, or a release with other rules (here: another reply), read the record again: its end is in the table."""
-    services.retries = RetrySchedule(pauses, 0.1, (60,))
+    services.shaping = retries(pauses)
     before = values(await classify.feed(ATTEMPTS, first), EVENTS)
     stored = classify.state.ended.get(ID)
     classify._offset -= 1  # the same record
-    services.retries = RetrySchedule(pauses_now, 0.1, (60,))
+    services.shaping = retries(pauses_now)
     again = await classify.feed(ATTEMPTS, now or first)
     assert events(again) == told
     assert values(again, EVENTS)[0]["event_id"] == before[0]["event_id"]
@@ -218,11 +234,15 @@ async def test_only_a_failure_for_good_suppresses(classify, old, new, kinds):
     assert not values(outputs, SUPPRESSIONS)
 
 
-@pytest.mark.parametrize("rcpt_to", ["b-nobody@acme.test", "postmaster@acme.test", "", "b-@"])
+@pytest.mark.parametrize(
+    "rcpt_to",
+    ["b-nobody@acme.test", "postmaster@acme.test", "", "b-@", f"b-{ID}@acme.test", f"b-{ID}-{'0' * 16}@acme.test"],
+)
 async def test_report_of_no_message_that_we_know(classify, rcpt_to):
+    await classify.feed(ATTEMPTS, attempt())
     assert await classify.feed(REPORTS, report(rcpt_to=rcpt_to)) == []
     assert "return path" in classify.dead_letters[0]["text"]
-    assert REPORTS.send(report(rcpt_to=rcpt_to)).key.decode() == message_of(rcpt_to), "the lane of its message"
+    assert REPORTS.send(report(rcpt_to=rcpt_to)).key.decode() == named(rcpt_to), "the lane of its message"
 
 
 @pytest.mark.parametrize("raw", [b"", b"\0\xff" * 500, DSN[:150], DSN.replace(b"--b--", b""), b"\r\n\r\n" * 99])
@@ -254,3 +274,56 @@ async def test_what_was_delivered_is_forgotten_after_a_week(classify):
     classify.now += 7 * 24 * HOUR_MS + 60_000
     await classify.feed(REPORTS, report())
     assert len(classify.dead_letters) == 1
+
+
+PHASES = {"connect": 10, "banner": 5, "rcpt": 7}
+
+
+@pytest.mark.parametrize("code", [250, 450, 550])
+async def test_an_attempt_tells_all_that_it_knows(classify, code):
+    phase = "done" if code == 250 else "rcpt"
+    outputs = await classify.feed(ATTEMPTS, attempt(
+        code, "so it is", "", phase, source="b2", shaping="abc123", phases=PHASES, decision="slow-down", tls="TLSv1.3"))  # fmt: skip
+    (event,) = values(outputs, EVENTS)
+    assert (event["source"], event["shaping"], event["phases"], event["tls"]) == ("b2", "abc123", PHASES, "TLSv1.3")
+    assert (event["mx_host"], event["mx_address"], event["reply"], event["duration_ms"]) == (
+        "mx1.there.test", "127.0.0.11", "so it is", 5)  # fmt: skip
+    assert event["rule"] and "slow-down" in event["detail"]
+
+
+async def test_the_source_of_an_older_release_is_the_routes(classify):
+    (event,) = values(await classify.feed(ATTEMPTS, attempt()), EVENTS)
+    assert (event["source"], event["detail"]) == ("default", "")
+
+
+@pytest.mark.parametrize("phase", ["connect", "banner", "ehlo", "starttls"])
+@pytest.mark.parametrize("text", ["5.1.1 User unknown", "no", "554 virus", "5.7.1 your IP is banned"])
+async def test_a_5xx_before_mail_is_about_us_and_ends_nobodys_mail(classify, phase, text):
+    outputs = await classify.feed(ATTEMPTS, attempt(554, text, "", phase))
+    (event,) = values(outputs, EVENTS)
+    assert event["kind"] == "deferred" and event["reason"] in ("refused-us", "blocked")
+    assert values(outputs, SUPPRESSIONS) == []
+
+
+async def test_the_retry_schedule_of_a_site(classify):
+    slow = {**routed(), "route": {**routed()["route"], "site": "slow.test"}}
+    (entry,) = values(await classify.feed(ATTEMPTS, attempt(450, "x", "", "rcpt", message=slow)), SCHEDULED)
+    assert NOW + 9_000 <= entry["due_at"] <= NOW + 11_000
+
+
+async def test_what_expires_while_it_waits_ends_with_the_last_reply(classify):
+    (entry,) = values(await classify.feed(ATTEMPTS, attempt(450, "try later", "4.3.0", "rcpt", source="b2")), SCHEDULED)
+    found = ending(entry["message"], "expired", NOW + HOUR_MS, "schedule", "expired")
+    (event,) = values(await classify.feed(ENDINGS, found), EVENTS)
+    assert (event["kind"], event["reason"], event["stage"], event["attempt"]) == ("expired", "expired", "schedule", 1)
+    assert (event["reply_code"], event["enhanced_code"], event["reply"], event["mx_host"], event["source"]) == (
+        450, "4.3.0", "try later", "mx1.there.test", "b2")  # fmt: skip
+
+
+async def test_an_order_to_bounce_is_an_end_as_bounced_by_who_gave_it(classify):
+    given = order("bounce", "op", NOW, site="there.test", reason="gone for good")
+    (event,) = values(await classify.feed(ENDINGS, bounce(routed(), given, NOW, "schedule")), EVENTS)
+    assert (event["kind"], event["reason"], event["rule"], event["detail"], event["stage"]) == (
+        "bounced", "operator", "op", "gone for good", "schedule")  # fmt: skip
+    assert classify.state.ended.get(ID)["kind"] == "bounced"
+    assert await classify.feed(ENDINGS, bounce(routed(), given, NOW + 5, "route")) == [], "one end"

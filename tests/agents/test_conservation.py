@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from road import HOUR, SECOND, Road
 
-from agents import send
+from postroad import departure
 from postroad.events import ENDS
 from postroad.scoring import GTUBE
 from topics.catalogue import DECISIONS, SUBMISSIONS, SUPPRESSIONS
@@ -63,7 +63,7 @@ async def travel(road, mails, decisions):
 
 def drive(road, mails, decisions):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(send, "PATIENCE_MS", 0)  # no real waiting
+        patch.setattr(departure, "PATIENCE_MS", 0)  # no real waiting
         asyncio.run(travel(road, mails, decisions))
     assert road.dead_letters == []
     assert not any(road.queues.values())

@@ -18,11 +18,13 @@ from builders import HOUR_MS, NOW, RAW, attempt, content, decision, message, rou
 from faust.types import TP
 
 import avro
-from agents import events_sink, send, worker
+from agents import events_sink, worker
 from agents.application import build
 from avro import samples
 from postroad import events, ids
 from postroad.checks import check_content
+from postroad.returnpath import named
+from postroad.settings import Settings
 from topics.catalogue import DEAD_LETTERS, ENDINGS, REPORTS, SCORED
 from topics.codec import Codec
 from topics.consumer import Batch
@@ -67,7 +69,7 @@ def good(topic: Any, **fields: Any) -> Any:
         case "Attempt":
             made = attempt(451, "Greylisted, come back", "4.7.1", "rcpt", message=routed(**given))
         case "Report":
-            made = {"report_id": f"r{number}", "received_at": NOW, "mail_from": "", "rcpt_to": f"b-{id}@acme.test",
+            made = {"report_id": f"r{number}", "received_at": NOW, "mail_from": "", "rcpt_to": Settings().return_paths().sign(id, "acme.test"),
                     "content": content(b"Content-Type: message/delivery-status\n\nFinal-Recipient: rfc822; r@there.test\n"
                                        b"Action: failed\nStatus: 5.1.1\n")}  # fmt: skip
         case "Scheduled":
@@ -206,6 +208,9 @@ class Consumer:
     def finish(self, batch: Any) -> None:
         self.finished += 1
 
+    def is_half_full(self, tp: Any) -> bool:
+        return False
+
     def sought(self) -> set[Any]:
         return set()
 
@@ -290,7 +295,7 @@ class Bench:
         """A good record goes its way."""
         if topic is REPORTS:
             value = good(REPORTS)
-            ended = events.ending(message(message_id=value["rcpt_to"][2:].partition("@")[0]), "dropped", NOW, "x", "x")
+            ended = events.ending(message(message_id=named(value["rcpt_to"])), "dropped", NOW, "x", "x")
             await self.run(self.record(ENDINGS, CODECS[ENDINGS].encode(ended)))
         else:
             value = good(topic)
@@ -303,7 +308,7 @@ class Bench:
 
 @pytest.fixture
 def bench(request, tmp_path, services, monkeypatch):
-    monkeypatch.setattr(send, "PATIENCE_MS", 0)  # no real waiting
+    monkeypatch.setattr("postroad.departure.PATIENCE_MS", 0)  # no real waiting
     sink = SimpleNamespace(recover=lambda committed: None, write=lambda rows: [])
     monkeypatch.setattr(events_sink, "_sink", lambda services: sink)
     services.messages_at_once = lambda key: 100

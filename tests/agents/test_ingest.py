@@ -12,7 +12,7 @@ from agents.ingest import stage
 from postroad import mime
 from postroad.content import ContentUnavailable
 from postroad.ids import header_id
-from topics.catalogue import ACCEPTED, CANCELLATIONS, DECISIONS, SCHEDULED, SUBMISSIONS
+from topics.catalogue import ACCEPTED, BROADCASTS, CANCELLATIONS, DECISIONS, SCHEDULED, SUBMISSIONS
 from topics.stage import Hold
 from topics.testing import Scripted
 
@@ -40,7 +40,8 @@ async def test_one_recipient(runner, services):
     assert events(outputs) == [("accepted", "")]
     (message,) = values(outputs, ACCEPTED)
     assert (message["accepted_at"], message["expires_at"]) == (NOW, NOW + 72 * HOUR_MS)
-    assert message["return_path"] == f"b-{message['message_id']}@acme.test"
+    assert services.settings.return_paths().message_of(message["return_path"]) == message["message_id"]
+    assert message["return_path"].endswith("@acme.test")
     assert (message["tags"], message["metadata"], message["round"], message["top"]) == (["t"], {"k": "v"}, 0, b"")
     mail = await whole(message, services)
     assert (mail["To"], mail["Subject"], mail.get_content()) == ("r@there.test", "hi", "hello\r\n")
@@ -440,3 +441,60 @@ async def test_expires_at_and_send_at(runner):
 
     assert await expiry(submission_id="a", expires_at=NOW + 5) == NOW + 5
     assert await expiry(submission_id="b", send_at=NOW + DAY_MS) == NOW + DAY_MS + 72 * HOUR_MS
+
+
+@pytest.mark.parametrize("topic", [SUBMISSIONS, BROADCASTS])
+@pytest.mark.parametrize("stream", ["transactional", "broadcast"])
+async def test_either_topic_takes_either_stream(runner, topic, stream):
+    outputs = await runner.feed(topic, submission("a@there.test", "b@there.test", stream=stream))
+    assert [m["stream"] for m in values(outputs, ACCEPTED)] == [stream, stream]
+
+
+async def test_repeats_are_known_across_the_topics(runner):
+    await runner.feed(SUBMISSIONS, submission(dedupe_id="d"))
+    assert problem(await runner.feed(BROADCASTS, submission())) == ("duplicate", "submission_id")
+    assert problem(await runner.feed(BROADCASTS, submission(submission_id="s2", dedupe_id="d"))) == (
+        "duplicate", "dedupe_id",
+    )  # fmt: skip
+
+
+async def test_one_quota_for_both_topics(runner, services):
+    services.tenants["acme"] |= {"quota_per_day": 3, "quota_waiting_max_s": 7 * 86_400}
+    first = await runner.feed(SUBMISSIONS, submission("a@there.test", "b@there.test"))
+    blast = submission(*(f"r{n}@there.test" for n in range(3)), submission_id="s2", stream="broadcast")
+    second = await runner.feed(BROADCASTS, blast)
+    assert [len(values(outputs, topic)) for outputs in (first, second) for topic in (ACCEPTED, SCHEDULED)] == [
+        2,
+        0,
+        1,
+        2,
+    ]
+
+
+async def test_the_same_place_in_both_topics_is_two_submissions(services):
+    """Partition, offset, time and ids are alike; only one of them was built when the store went away."""
+    ids = set()
+    for topic in (SUBMISSIONS, BROADCASTS):
+        (message,) = values(await Scripted(stage, services, NOW).feed(topic, submission()), ACCEPTED)
+        ids.add(message["message_id"])
+    assert len(ids) == 2
+    services.contents.failing = True
+    given = submission("a@there.test", text="x" * 40_000)
+    with pytest.raises(Hold):
+        await Scripted(stage, services, NOW).feed(SUBMISSIONS, mail_merge(3), given)
+    services.contents.failing = False
+    (message,) = values(await Scripted(stage, services, NOW).feed(BROADCASTS, submission(text="y" * 40_000)), ACCEPTED)
+    assert (await whole(message, services)).get_content() == "y" * 40_000 + "\r\n"
+
+
+async def test_the_road_learns_how_many_messages_a_broadcast_makes(runner):
+    before = ingest.road._records, ingest.road._messages
+    await runner.feed(SUBMISSIONS, submission(*(f"r{n}@there.test" for n in range(7))))
+    assert (ingest.road._records, ingest.road._messages) == before
+    await runner.feed(BROADCASTS, submission(*(f"r{n}@there.test" for n in range(7)), submission_id="s2"))
+    assert (ingest.road._records, ingest.road._messages) == (before[0] + 1, before[1] + 7)
+
+
+def test_the_order_of_the_sources_is_for_life():
+    """Their numbers are in the marks of every partition."""
+    assert stage.reads == [SUBMISSIONS, BROADCASTS]

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from builders import NOW, routed
-from conftest import ScriptedServices
+from conftest import ScriptedServices, loop_time
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from model_broker import Record
@@ -43,7 +43,7 @@ class Transaction:
 class Session(ScriptedSession):
     transport: Transport
 
-    async def send(self, envelope: Any, message: bytes) -> Step:
+    async def send(self, envelope: Any, message: bytes, laps: Any) -> Step:
         self.sent += 1
         step = await self.transport.outside.transact(asyncio.get_running_loop().worker, envelope)  # type: ignore[attr-defined]
         self.alive = step.outcome == "replied"
@@ -54,7 +54,9 @@ class Session(ScriptedSession):
 class Transport(ScriptedTransport):
     outside: Any = None
 
-    async def connect(self, source: Any, host: str, address: str, port: int) -> Session:
+    async def connect(
+        self, source: Any, host: str, address: str, port: int, limits: Any, starttls: bool, laps: Any
+    ) -> Session:
         return Session(host, address, self)
 
 
@@ -63,7 +65,7 @@ class Services(ScriptedServices):
 
     def __init__(self, outside: Any) -> None:
         super().__init__()
-        self._client = Client(Pool(Transport(outside=outside), self.connections), self.resolver)
+        self._client = Client(Pool(Transport(outside=outside), clock=loop_time, wait_s=0.01), self.resolver)
 
     def messages_at_once(self, key: bytes) -> int:
         return 5

@@ -2,21 +2,29 @@
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from builders import ID, NOW, events, message, values
 
 from agents.route import stage
 from postroad.egress import Pool, Source
+from postroad.orders import BOUNCE, order
 from postroad.retry import PUT_OFF_MS
-from postroad.settings import Settings, Site
+from postroad.shaping.policy import parse
 from postroad.site import shard_of
-from topics.catalogue import CLEARED, OUTBOUND, SCHEDULED
+from topics.catalogue import CLEARED, ENDINGS, OUTBOUND, OUTBOUND_BROADCAST, SCHEDULED
 from topics.testing import Scripted
+
+
+def shaping(text):
+    """In place of postroad.shaping's Watched."""
+    return SimpleNamespace(policy=parse(text, "shaping.toml"))
 
 
 @pytest.fixture
 def route(services):
+    services.orders, services.shaping = {}, shaping("")
     services.pools["bulk"] = Pool(
         "bulk", (Source("b1", "127.0.0.1", "b1.test"), Source("b2", "127.0.0.2", "b2.test", 0))
     )
@@ -64,7 +72,7 @@ async def test_a_batch_asks_so_many_queries_and_puts_the_others_off(route, servi
 
 
 async def test_shards_of_a_large_site(route, services):
-    services.settings = Settings(sites={"there.test": Site(shards=8)})
+    services.shaping = shaping('[site."there.test"]\nshards = 8\nconnections = 16')
     outputs = await route.feed(CLEARED, *(message(message_id=f"{ID[:-3]}{n:03}") for n in range(40)))
     shards = {m["message_id"]: m["route"]["shard"] for m in values(outputs, OUTBOUND)}
     assert len(set(shards.values())) == 8
@@ -104,3 +112,47 @@ async def test_domain_that_takes_no_mail_any_more(route, domain, reason):
 async def test_each_domain_is_asked_for_once_a_batch(route, services):
     await route.feed(CLEARED, *(message(message_id=f"m{n}") for n in range(10)))
     assert services.resolver.asked == ["there.test"]
+
+
+async def test_a_broadcast_has_a_lane_of_its_own(route):
+    outputs = await route.feed(CLEARED, message(stream="broadcast"), message(message_id="m2"))
+    assert [m["message_id"] for m in values(outputs, OUTBOUND_BROADCAST)] == [ID]
+    assert [m["message_id"] for m in values(outputs, OUTBOUND)] == ["m2"]
+    assert values(outputs, OUTBOUND_BROADCAST)[0]["route"]["site"] == "there.test"
+
+
+async def test_the_operators_name_of_a_site(route, services):
+    services.shaping = shaping('[site.big]\nhosts = ["there.test"]')
+    (found,) = values(await route.feed(CLEARED, message()), OUTBOUND)
+    assert found["route"]["site"] == "big"
+
+
+async def test_hosts_of_equal_preference_are_shuffled_by_message(route, services):
+    services.resolver.hosts["there.test"] = [(10, f"mx{n}.there.test") for n in range(4)] + [(20, "last.there.test")]
+    outputs = await route.feed(CLEARED, *(message(message_id=f"{ID[:-3]}{n:03}") for n in range(30)))
+    hosts = [tuple(m["route"]["hosts"]) for m in values(outputs, OUTBOUND)]
+    assert len(set(hosts)) > 5 and {each[0] for each in hosts} == {f"mx{n}.there.test" for n in range(4)}
+    assert {each[-1] for each in hosts} == {"last.there.test"}
+
+
+async def test_a_host_of_our_own_goes_with_all_that_are_no_better(route, services):
+    services.resolver.hosts["there.test"] = [(10, "mx1.there.test"), (20, "B1.test"), (20, "x.test"), (30, "y.test")]
+    (found,) = values(await route.feed(CLEARED, message()), OUTBOUND)
+    assert found["route"]["hosts"] == ["mx1.there.test"]
+
+
+async def test_mail_that_would_come_back_to_us_is_rejected(route, services):
+    services.resolver.hosts["there.test"] = [(10, "b1.test"), (20, "mx1.there.test")]
+    outputs = await route.feed(CLEARED, message())
+    assert events(outputs) == [("rejected", "mx-loop")]
+    assert "b1.test" in values(outputs, ENDINGS)[0]["detail"]
+
+
+async def test_an_order_ends_what_was_accepted_before_it(route, services):
+    given = order("bounce", "op", NOW, site="there.test", reason="gone")
+    services.orders = {given["order_id"]: given}
+    outputs = await route.feed(CLEARED, message(), message(message_id="m2", accepted_at=NOW + 1),
+                               message(message_id="m3", recipient="r@other.test"))  # fmt: skip
+    (end,) = values(outputs, ENDINGS)
+    assert (end["message"]["message_id"], end["reason"], end["rule"], end["detail"]) == (ID, BOUNCE, "op", "gone")
+    assert [m["message_id"] for m in values(outputs, OUTBOUND)] == ["m2", "m3"]

@@ -1,20 +1,28 @@
 """Send: one delivery for one message, signed, within the site's limits; what cannot go now is parked."""
 
 import dataclasses
+import datetime
+from collections import Counter
 
 import pytest
 from builders import HOUR_MS, ID, NOW, content, events, message, route, routed, values
 
 from agents.application import fit
-from agents.send import PATIENCE_MS, stage
+from agents.send import stage
 from postroad.bounces import classify
+from postroad.departure import PATIENCE_MS, Wait
 from postroad.dkim import verify
+from postroad.egress import Pool, Source
+from postroad.limits import DAY_MS
+from postroad.orders import order
 from postroad.outcomes import BUSY_MS
 from postroad.retry import PUT_OFF_MS
 from postroad.settings import Settings
-from postroad.smtp import PoolSettings, Reply, SmtpTimeouts, Step, failed
-from topics.catalogue import ATTEMPTS, ENDINGS, OUTBOUND, SCHEDULED
+from postroad.smtp import Failure, Place, Reply, SmtpTimeouts, Step, failed
+from topics.catalogue import ATTEMPTS, ENDINGS, EVENTS, OUTBOUND, SCHEDULED
 from topics.testing import Scripted
+
+START = datetime.date(1970, 1, 1) + datetime.timedelta(NOW // DAY_MS)
 
 
 @pytest.fixture
@@ -70,13 +78,13 @@ async def test_what_may_be_a_second_delivery_says_so(send):
 
 
 async def test_the_rate_of_a_site_is_waited_for_or_parks_with_ever_later_times(send, services):
-    slow = route(site="slow.site.test")  # 1 message a second
+    slow = route(site="slow.site.test")  # one in 2.5 seconds
     ids = [f"m{n}" for n in range(5)]
     outputs = await send.feed(OUTBOUND, *(routed(message_id=id, route=slow) for id in ids))
-    assert len(values(outputs, ATTEMPTS)) == 2, "one at once, one within patience"
+    assert len(values(outputs, ATTEMPTS)) == 1
     parked = values(outputs, SCHEDULED)
     times = [entry["due_at"] for entry in parked]
-    assert len(times) == 3 and times == sorted(set(times)) and times[0] > NOW + PATIENCE_MS
+    assert len(times) == 4 and times == sorted(set(times)) and times[0] > NOW + PATIENCE_MS
     assert {(entry["reason"], entry["return_to"]) for entry in parked} == {("rate-limit", "scored")}
     assert ("scheduled", "rate-limit") in events(outputs)
 
@@ -97,9 +105,10 @@ async def test_rates_of_two_sites_are_apart(send):
 
 
 async def test_all_connections_in_use(send, services):
-    services.connections = PoolSettings(connections=1, idle_s=0, wait_s=0.01)
-    pool = services.client("there.test").pool
-    await pool.acquire("there.test#0", services.pools["default"].sources[0], "mx1.there.test", "127.0.0.11")
+    services.shaping.say("[default]\nconnections = 1\n")
+    pool, source = services.client().pool, services.pools["default"].sources[0]
+    limits = services.shaping.policy.limits("there.test")
+    await pool.acquire(Place("there.test#0", source), "mx1.there.test", "127.0.0.11", limits)
     (entry,) = values(await send.feed(OUTBOUND, routed()), SCHEDULED)
     assert entry["reason"] == "connection-limit"
     assert NOW + BUSY_MS <= entry["due_at"] < NOW + 2 * BUSY_MS
@@ -171,8 +180,8 @@ async def test_a_bad_key_of_the_tenant_ends_it(send, services):
     assert services.transport.sent == []
 
 
-@pytest.mark.parametrize("gone", [{"source": "gone"}, {"pool": "gone"}])
-async def test_an_egress_source_that_was_taken_away_is_a_deferral(send, gone):
+@pytest.mark.parametrize("gone", [{"pool": "gone"}])
+async def test_an_egress_pool_that_was_taken_away_is_a_deferral(send, gone):
     (attempt,) = values(await send.feed(OUTBOUND, routed(route=route(**gone))), ATTEMPTS)
     reply = Reply(attempt["reply_code"], attempt["enhanced_code"], attempt["reply"])
     assert classify(reply, attempt["phase"]).outcome == "deferral"
@@ -204,3 +213,87 @@ def test_the_slowest_host_is_no_stall(scale):
     fit(own, Settings(smtp_timeout_scale=scale, send_concurrency=7))
     assert own.effect_s > SmtpTimeouts(scale=scale).longest + PATIENCE_MS / 1000
     assert own.limit == 7 and own.performer is stage.performer
+
+
+TWO = (Source("one", "", "one.test"), Source("two", "", "two.test"))
+REFUSED = Step("banner", "replied", Reply(554, "5.7.1", "no service for you"))
+
+
+def attempts(outputs):
+    return values(outputs, ATTEMPTS)
+
+
+async def test_a_source_that_is_turned_away_is_suspended_and_another_takes_the_message_at_once(send, services):
+    services.pools["default"] = Pool("default", TWO)
+    refused = []
+
+    async def connect(source, host, address, *rest, inner=services.transport.connect):
+        if not refused or source.name == refused[0]:
+            refused[:] = [source.name]
+            raise Failure(REFUSED)
+        return await inner(source, host, address, *rest)
+
+    services.transport.connect = connect
+    outputs = await send.feed(OUTBOUND, routed())
+    (attempt,) = attempts(outputs)
+    assert (attempt["phase"], attempt["decision"]) == ("done", "refused-connection")
+    assert {attempt["source"], refused[0]} == {"one", "two"}
+    assert attempt["shaping"] == services.shaping.policy.version and attempt["phases"]
+    (said,) = values(outputs, EVENTS)
+    assert (said["kind"], said["reason"], said["rule"], said["source"]) == (
+        "reported", "shaping", "refused-connection", refused[0])  # fmt: skip
+    services.restarted()
+    for n in range(4):
+        (attempt,) = attempts(await send.feed(OUTBOUND, routed(message_id=f"m{n}")))
+        assert attempt["source"] != refused[0], "remembered in RocksDB"
+
+
+async def test_no_source_left_is_a_deferral_then_parks(send, services):
+    services.transport.refuse["mx1.there.test"] = REFUSED
+    (attempt,) = attempts(await send.feed(OUTBOUND, routed()))
+    assert (
+        classify(Reply(attempt["reply_code"], attempt["enhanced_code"], attempt["reply"]), attempt["phase"]).outcome
+        == "deferral"
+    )
+    (entry,) = values(await send.feed(OUTBOUND, routed(message_id="m2")), SCHEDULED)
+    assert entry["reason"] == "source-suspended" and entry["due_at"] > NOW + 60_000
+
+
+async def test_an_order_suspends(send, services):
+    said = order("suspend", "op", NOW - 1, site="there.test", until=NOW + HOUR_MS)
+    services.orders[said["order_id"]] = said
+    (entry,) = values(await send.feed(OUTBOUND, routed()), SCHEDULED)
+    assert entry["reason"] == "suspended" and entry["due_at"] >= NOW + HOUR_MS
+    services.orders.clear()
+    assert attempts(await send.feed(OUTBOUND, routed(round=1)))
+
+
+async def test_hours_and_days_and_tenants_hold_across_restarts(send, services):
+    services.shaping.say('[default]\nmessages_per_hour = 3\n[tenant."acme".site."other.test"]\nmessages_per_day = 2\n')
+    outputs = await send.feed(OUTBOUND, *(routed(message_id=f"m{n}") for n in range(2)))
+    services.restarted()
+    outputs += await send.feed(OUTBOUND, *(routed(message_id=f"n{n}") for n in range(3)))
+    assert len(attempts(outputs)) == 3
+    assert all(entry["due_at"] >= NOW + HOUR_MS - HOUR_MS // 30 for entry in values(outputs, SCHEDULED))
+    there = {"site": "other.test", "hosts": ["mx.other.test"]}
+    outputs = await send.feed(OUTBOUND, *(routed(message_id=f"o{n}", route=route(**there)) for n in range(4)))
+    assert len(attempts(outputs)) == 2
+    assert {entry["reason"] for entry in values(outputs, SCHEDULED)} == {"tenant-limit"}
+
+
+async def test_warm_up_overflows_to_warm_sources_and_waits_without_one(send, services):
+    services.shaping.say(f'[warmup."one"]\nstart = {START}\ndays = [3, 5]\n')
+    services.pools["default"] = Pool("default", TWO)
+    outputs = await send.feed(OUTBOUND, *(routed(message_id=f"m{n}") for n in range(30)))
+    assert Counter(attempt["source"] for attempt in attempts(outputs)) == {"one": 3, "two": 27}
+    services.pools["default"] = Pool("default", TWO[:1])
+    services.restarted()
+    (entry,) = values(await send.feed(OUTBOUND, routed(message_id="x", expires_at=NOW + 48 * HOUR_MS)), SCHEDULED)
+    assert entry["reason"] == "warm-up" and entry["due_at"] == (NOW // DAY_MS + 1) * DAY_MS
+
+
+async def test_a_crowd_is_told_ever_later_times(send, services):
+    state, policy = send.state, services.shaping.policy
+    told = [services.departures.crowded(routed(), "there.test#0", policy, 100 + n, state) for n in range(5)]
+    assert told == sorted(told) and len({wait.until for wait in told}) == 5
+    assert isinstance(told[0], Wait) and told[0].until >= NOW + 1000

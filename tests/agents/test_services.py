@@ -1,27 +1,31 @@
 """What the stages of a process share."""
 
 from agents.services import Services
-from postroad.settings import Settings, Site
+from postroad.settings import Settings
+
+SITES = """
+[site."small.test"]
+connections = 2
+[site."large.test"]
+connections = 10
+shards = 4
+[site."tiny.test"]
+connections = 1
+shards = 4
+"""
 
 
 def services(tmp_path, **settings):
-    return Services(Settings(data_dir=tmp_path, ehlo="out.test", **settings))
+    file = tmp_path / "shaping.toml"
+    file.write_text(SITES)
+    return Services(Settings(data_dir=tmp_path, ehlo="out.test", shaping=file, **settings))
 
 
-async def test_one_client_for_sites_of_the_same_limits(tmp_path):
-    shared = services(tmp_path, sites={"small.test": Site(connections=2)})
-    assert shared.client("a.test") is shared.client("b.test")
-    assert shared.client("small.test") is not shared.client("a.test")
-    assert shared.client("small.test").pool._settings.connections == 2
-
-
-async def test_shards_of_a_site_share_its_connections(tmp_path):
-    shared = services(
-        tmp_path, sites={"large.test": Site(connections=10, shards=4), "tiny.test": Site(connections=1, shards=4)}
-    )
-    assert shared.client("large.test").pool._settings.connections == 2
-    assert shared.client("tiny.test").pool._settings.connections == 1, "at least one, or nothing could ever go"
-    assert [shared.messages_at_once(key) for key in (b"large.test#3", b"tiny.test#0", b"\xff")] == [4, 2, 20]
+async def test_messages_in_work_follow_the_connections_of_a_shard(tmp_path):
+    shared = services(tmp_path)
+    keys = (b"small.test#0", b"large.test#0", b"large.test#3", b"tiny.test#0", b"\xff")
+    assert [shared.messages_at_once(key) for key in keys] == [4, 6, 4, 2, 20]
+    assert shared.client() is shared.client(), "one pool for all"
 
 
 async def test_settings_reach_what_uses_them(tmp_path):
@@ -31,10 +35,10 @@ async def test_settings_reach_what_uses_them(tmp_path):
     )  # fmt: skip
     assert shared.store_options() == {"cache_mib": 3, "write_buffer_mib": 2, "cache_entries": 7}
     assert (shared.retries.delays_s, shared.retries.greylist_s, shared.retries.jitter) == ((1, 2), (3,), 0.5)
-    assert shared.client("a.test").pool._port == 2525
+    assert shared.client().pool._port == 2525
     stored = await shared.contents.put(b"x" * 11)
     assert stored["blob"] and await shared.contents.get(stored) == b"x" * 11
 
 
 def test_two_processes_share_nothing(tmp_path):
-    assert services(tmp_path).rates is not services(tmp_path).rates
+    assert services(tmp_path).departures is not services(tmp_path).departures

@@ -29,7 +29,17 @@ def test_unknown_names(names, text):
 
 
 def test_there_is_one_module_for_each_stage():
-    helpers = {"__init__", "application", "exporter", "outputs", "services", "stage_app", "worker"}
+    helpers = {
+        "__init__",
+        "application",
+        "exporter",
+        "outputs",
+        "repeats",
+        "services",
+        "signing",
+        "stage_app",
+        "worker",
+    }
     assert {path.stem for path in (ROOT / "agents").glob("*.py")} - helpers == set(STAGES)
 
 
@@ -44,9 +54,9 @@ def run(command, tmp_path):
 
 
 def test_faust_finds_the_app_of_a_stage(tmp_path):
-    found = run(["-m", "faust", "-A", "agents.send", "agents"], tmp_path)
+    found = run(["-m", "faust", "-A", "agents.route", "agents"], tmp_path)
     assert found.returncode == 0, found.stderr
-    assert "postroad-send" in found.stdout + found.stderr
+    assert "postroad-route" in found.stdout + found.stderr
 
 
 def test_every_stage_has_an_app_with_its_own_id_and_importing_one_opens_nothing(tmp_path):

@@ -10,6 +10,7 @@ import avro
 from agents.worker import STAGES
 from postroad.dns import MxAnswer
 from postroad.intake import Use
+from postroad.shaping.automatic import NEUTRAL, Count, Standing
 from tables import dedupe, due, ended, suppressions
 from tables.cancelled import CANCELLED
 from tables.content_scores import CONTENT_SCORES
@@ -20,6 +21,7 @@ from tables.ended import ENDED
 from tables.mx_cache import MX_CACHE
 from tables.rate_limits import RATE_LIMITS
 from tables.seen import SEEN
+from tables.shaping import SHAPING, source_key, tenant_key
 from tables.suppressions import SUPPRESSED
 from tables.tenant_quota import TENANT_QUOTA
 from tables.values import shape
@@ -32,9 +34,9 @@ PLACES = {
     "score": {1: "content_scores"},
     "suppress": {1: "suppressed", 2: "seen", 3: "cancelled"},
     "route": {1: "mx_cache"},
-    "send": {1: "rate_limits", 2: "deliveries"},
-    "classify": {1: "ended"},
-    "schedule": {1: "due", 2: "waiting", 3: "cancelled", 4: "beginning"},
+    "send": {1: "rate_limits", 2: "deliveries", 3: "shaping", 4: "warmup", 5: "windows"},
+    "classify": {1: "ended", 2: "last_replies"},
+    "schedule": {1: "due", 2: "waiting", 3: "cancelled", 4: "beginning", 5: "sites", 6: "applied"},
     "events_sink": {},
     "audit": {1: "audited", 2: "deadlines", 3: "beginning"},
 }
@@ -68,6 +70,8 @@ def test_numbers_are_for_life(stage):
         (DELIVERIES, Tried(40_000, False)),
         (MX_CACHE, MxAnswer("hosts", ((10, "mx.there.test"),), 1)),
         (RATE_LIMITS, 1_700_000_000_000.25),
+        (SHAPING, NEUTRAL),
+        (SHAPING, Standing(0.25, 1_700_000_000_000, 0.5, 5, 7, ((b"8 bytes.", Count(3, (1, 1_700_000_000_000))),))),
         (SEEN, 0),
         (SEEN, 70_000),
         (
@@ -94,6 +98,15 @@ def test_packed_values_of_other_releases(table, value):
     raw = table.encode(value)
     assert table.decode(raw + b"\x07more") == value  # a newer one has added fields
     assert table.decode(raw[:-1]) == (*value[:-1], 0)  # an older one ends before the last
+
+
+def test_a_standing_of_a_newer_release_comes_back():
+    standing = Standing(0.25, 1, 0.5, 5, 7, ((b"8 bytes.", Count(3, (1, 2))),))
+    assert SHAPING.decode(SHAPING.encode(standing) + b"\x07more") == standing
+
+
+def test_keys_of_sources_and_tenants_cannot_be_mistaken():
+    assert len({source_key(b"a#0", "b"), tenant_key(b"a#0", "b"), source_key(b"a#0", ""), tenant_key(b"a#0", "")}) == 4
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,138 @@
+"""Caps as the receiver sees them: never more than N in any window of w, and nearly N where mail waits.
+
+Rates (w = 1 s) by GCRA (ITU-T I.371) with 0.95 N and a burst of one: N + 1 messages then take 1.05 w. Of these 5 % two are given
+to wake-ups that come late (`TOLERANCE`), three are left to the network. Hours and days by counts in `Window`.
+
+What an owner that died has sent and not written down is bounded and charged to its successor: a rate begins a window later, a
+window with `margin` places taken; so many messages at most are under way in it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+USED = 0.95  # share of a rate
+TOLERANCE = 0.02  # of the window: how far a late one may be caught up with
+UNKNOWN = 20  # one in so many places of a window may be under way, and is lost to a take-over
+SLOTS = 30  # of a window: one more is counted, so at least 30 / 31 of it are used
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+_HEAD = struct.Struct(">qH")
+
+
+def every_ms(per_second: float) -> float:
+    """Between two messages of a rate."""
+    return 1000 / (USED * per_second)
+
+
+def tolerance_ms(every: float) -> float:
+    """What a late wake-up may catch up: of a second, or, for rates below one, of the time that one takes."""
+    return TOLERANCE * max(1000.0, every * USED)
+
+
+def unknown_ms(every: float) -> float:
+    """How long a rate that was taken over rests: as long as what its last owner did may still count."""
+    return max(1000.0, every)
+
+
+@dataclass(slots=True)
+class Pace:
+    """One rate. Times are milliseconds of a clock that never steps. Places are given out in order (`reserve`) and taken where
+    the message begins (`begin`), however late it wakes up; `park` gives times to those that do not wait."""
+
+    reserved: float = 0.0
+    actual: float = 0.0
+    parked: float = 0.0
+
+    def next_place(self, now: float) -> float:
+        """When the next one may go."""
+        return max(self.reserved, now)
+
+    def reserve(self, now: float, every: float) -> None:
+        """Give it away."""
+        self.reserved = max(self.reserved, now) + every
+
+    def wait(self, now: float, every: float) -> float:
+        """How long a message has to wait that would begin now."""
+        return max(0.0, self.actual - tolerance_ms(every) - now)
+
+    def begin(self, now: float, every: float) -> None:
+        """It begins now; `wait` has said 0."""
+        self.actual = max(self.actual, now) + every
+
+    def park(self, earliest: float, every: float) -> float:
+        """When to come back, `earliest` or later, and behind all that were told before."""
+        self.parked = max(self.parked + every, earliest)
+        return self.parked
+
+    def is_over(self, now: float) -> bool:
+        """Whether it says nothing any more."""
+        return max(self.reserved, self.actual, self.parked) <= now
+
+
+@dataclass(slots=True)
+class Window:
+    """Messages by slot of `slot_ms`; those of the current slot and of `slots` before it count. `slots` 0: a UTC day, say.
+
+    `under_way`: taken and not yet settled.
+    """
+
+    slot_ms: int
+    slots: int = SLOTS
+    head: int = 0
+    counts: list[int] = field(default_factory=list)  # the current slot last
+    under_way: int = 0
+
+    def move(self, now_ms: int) -> None:
+        """To the slot of now. A clock that went back leaves the counts as they are, one that was wrong by a window or more has
+        them all count from now on: fewer go, never more."""
+        at = now_ms // self.slot_ms
+        if not self.counts or self.head - at > self.slots + 1:
+            self.head, self.counts = at, [sum(self.counts)]
+        elif at > self.head:
+            passed = min(at - self.head, self.slots + 1)
+            self.counts = [*self.counts, *[0] * passed][-(self.slots + 1) :]
+            self.head = at
+
+    @property
+    def used(self) -> int:
+        """Places taken, after `move`."""
+        return sum(self.counts)
+
+    def has_room(self, cap: int) -> bool:
+        """Whether one more may go, after `move`."""
+        return self.under_way < margin(cap) and sum(self.counts) < cap
+
+    def take(self) -> None:
+        """One goes."""
+        self.counts[-1] += 1
+        self.under_way += 1
+
+    def free_at(self, cap: int, now_ms: int) -> int:
+        """When one may go, after `move`: now, soon, or when enough slots have passed (ms)."""
+        left = sum(self.counts)
+        if left < cap:
+            return now_ms + (0 if self.under_way < margin(cap) else 1000)
+        for passed, count in enumerate(self.counts):
+            left -= count
+            if left < cap:
+                oldest = self.head - len(self.counts) + 1 + passed
+                return max(now_ms + 1, (oldest + self.slots + 1) * self.slot_ms)
+        return now_ms + (self.slots + 1) * self.slot_ms  # a cap of 0
+
+    def pack(self) -> bytes:
+        """For a table."""
+        return _HEAD.pack(self.head, len(self.counts)) + struct.pack(f">{len(self.counts)}I", *self.counts)
+
+    def load(self, raw: bytes) -> int:
+        """Take over what `pack` has written at the start of `raw`; the bytes it took."""
+        head, length = _HEAD.unpack_from(raw)
+        n = int(length)
+        self.head = head
+        self.counts = list(struct.unpack_from(f">{n}I", raw, _HEAD.size))
+        return _HEAD.size + 4 * n
+
+
+def margin(cap: int) -> int:
+    """How many messages of a window may be under way: what a crash leaves uncounted."""
+    return max(1, cap // UNKNOWN)
