@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from loadtest.demo.load import SETTINGS, Load
+from loadtest.demo.load import SETTINGS, SHAPING, Load
 from loadtest.demo.road import Road, fresh, program
 
 
@@ -29,7 +29,7 @@ def main() -> int:
 def drill(folder: Path, console: Console) -> int:
     """One run."""
     began = time.monotonic()
-    with fresh(folder), Road(folder, SETTINGS) as road:
+    with fresh(folder), Road(folder, SETTINGS, shaping=SHAPING) as road:
         console.print(f"ready in {road.ready_s:.1f} s")
         load = Load(road, console)
         load.prepare()

@@ -54,7 +54,7 @@ class Client:
         lame: Lame | None = None,
     ) -> None:
         self.pool = pool
-        self._resolver, self._clock, self._lame = resolver, clock, lame or Lame()
+        self._resolver, self._clock, self._lame = resolver, clock, Lame() if lame is None else lame
 
     async def deliver(
         self, envelope: Envelope, message: bytes, hosts: Sequence[str], source: Source, site: str, limits: Limits

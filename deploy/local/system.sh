@@ -3,6 +3,7 @@
 #   system.sh run PYTHON    Python with venv, Java 17, Maven
 #   system.sh test PYTHON   clickhouse-server, for the tests over the native protocol (without it they are skipped)
 #   system.sh chaos         Go 1.23, which builds toxiproxy, and clickhouse-server: for `make chaos`
+#   system.sh delivery FOLDER   mail servers and rspamd, unpacked into FOLDER and not installed: for `make check-delivery`
 set -euo pipefail
 what=$1 python=${2:-}
 missing=()
@@ -10,6 +11,44 @@ PATH=$PATH:/usr/sbin  # where servers are, which a user may not have in the path
 
 go_version() { go env GOVERSION 2>/dev/null | sed 's/^go//'; }
 go_builds() { [ "$(printf '%s\n' 1.23 "$(go_version)" | sort -V | head -1)" = 1.23 ]; }
+
+# Postfix, Exim and OpenSMTPD exclude each other as packages, and a server that is installed is also started: each is unpacked
+# with the libraries that a plain Debian lacks. loadtest/delivery/debian.py runs them.
+unpack() {
+  local folder=$1/$2 debs; shift 2
+  [ -e "$folder/.complete" ] && return
+  debs=$(mktemp -d) && chmod 755 "$debs"
+  if ! (cd "$debs" && apt-get download "$@" >download.log 2>&1); then
+    tail -3 "$debs/download.log" >&2
+    rm -rf "$debs"
+    return 1
+  fi
+  rm -rf "$folder" && mkdir -p "$folder/usr" "$folder/etc" "$folder/var"
+  for deb in "$debs"/*.deb; do dpkg -x "$deb" "$folder"; done
+  if [ -d "$folder/lib" ]; then cp -a "$folder/lib" "$folder/usr/"; fi  # /lib is a link to /usr/lib on the machine
+  rm -rf "$debs"
+  touch "$folder/.complete"
+}
+
+if [ "$what" = delivery ]; then
+  if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
+    echo "Debian's packages of Postfix, Exim, OpenSMTPD, postgrey and rspamd are needed: no apt-get here" >&2
+    exit 1
+  fi
+  into=$2
+  complete() { for one in postfix exim opensmtpd postgrey rspamd; do [ -e "$into/$one/.complete" ] || return 1; done; }
+  complete && exit 0
+  echo "apt-get download of mail servers into $into (once)"
+  if [ "$(id -u)" = 0 ]; then apt-get update >/dev/null 2>&1 || true; fi  # as it is, otherwise
+  failed=0
+  unpack "$into" postfix postfix || failed=1
+  unpack "$into" exim exim4-daemon-light exim4-base exim4-config libidn12 || failed=1
+  unpack "$into" opensmtpd opensmtpd libevent-2.1-7 || failed=1
+  unpack "$into" postgrey postgrey libberkeleydb-perl libnetaddr-ip-perl libnet-dns-perl libnet-server-perl \
+    libnet-ip-perl libio-multiplex-perl || failed=1
+  unpack "$into" rspamd rspamd libluajit-5.1-2 libluajit-5.1-common libhyperscan5 libunwind8 libsodium23 || failed=1
+  exit $failed
+fi
 
 if [ "$what" = chaos ]; then
   command -v clickhouse-server >/dev/null || missing+=(clickhouse-server)

@@ -36,7 +36,7 @@ from loadtest.chaos.account import Account, account
 from loadtest.chaos.cluster import Cluster
 from loadtest.chaos.faults import ENDING, EXCUSED, FAULTS, Field
 from loadtest.chaos.fleet import Fleet
-from loadtest.chaos.load import SETTINGS, Load
+from loadtest.chaos.load import SETTINGS, SHAPING, Load
 from loadtest.chaos.recount import recount
 from loadtest.chaos.schedule import BEHIND, Fault, schedule
 from loadtest.chaos.watch import Watch
@@ -221,7 +221,7 @@ def chaos(folder: Path, console: Console, messages: int, rounds: int, seed: int,
         }  # fmt: skip
         load = Load(installation, folder, cluster.farm, messages, seed)
         load.prepare()
-        fleet = Fleet(folder, settings, STAGES)
+        fleet = Fleet(folder, settings, STAGES, shaping=SHAPING)
         stack.callback(fleet.stop, 2.0)
         watch = stack.enter_context(Watch(installation, STAGES))
         run = Run(cluster, fleet, load, watch, console, seed, began)

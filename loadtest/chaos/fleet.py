@@ -131,9 +131,12 @@ def limit_files(pid: int, full: bool) -> None:
 
 
 class Fleet:
-    """`settings`: those of postroad.toml beside the folders; kafka is what workers see. Topics have to be there before `start`."""
+    """`settings`: those of postroad.toml beside the folders; kafka is what workers see. `shaping`: text of shaping.toml. Topics have
+    to be there before `start`."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], stages: Sequence[str], each: int = 2):
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], stages: Sequence[str], each: int = 2, shaping: str = ""
+    ):
         self.folder = folder.absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.config, self.log = self.folder / "postroad.toml", self.folder / "fleet.log"
@@ -143,8 +146,10 @@ class Fleet:
             "data_dir": str(self.folder / "data"),
             "content_url": content,
             "clickhouse_http": "",
+            "shaping": str(self.folder / "shaping.toml"),
             **settings,
         }
+        (self.folder / "shaping.toml").write_text(shaping, "utf-8")
         self.config.write_text("".join(f"{name} = {_toml(value)}\n" for name, value in values.items()), "utf-8")
         self.clock = Clock(self.folder / "clock")
         outside = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}

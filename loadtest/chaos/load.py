@@ -30,8 +30,15 @@ SETTINGS: dict[str, Any] = {
     "retry_delays_s": [2.0, 3.0, 5.0],
     "greylist_s": [2.5, 3.0],
     "expires_hours": 1.0,
-    "sites": {"accept.test": {"shards": 16, "connections": 64, "rate_per_second": 2000.0}},  # work for every partition
 }
+SHARDS = 16  # of the site that takes most: work for every partition
+SHAPING = f"""
+[site."accept.test"]
+shards = {SHARDS}
+connections = 64
+new_connections_per_minute = 20000
+messages_per_second = 2000
+"""
 KEYS: dict[str, DkimAlgorithm] = {"r1": "rsa", "e1": "ed25519"}  # by selector
 STOP_S = 10.0
 

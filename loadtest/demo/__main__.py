@@ -18,7 +18,7 @@ from rich.table import Table
 from analytics import queries
 from loadtest.demo.checks import Account, Expected, percentile
 from loadtest.demo.ledger import Life
-from loadtest.demo.load import SETTINGS, Load
+from loadtest.demo.load import SETTINGS, SHAPING, Load
 from loadtest.demo.road import Road, fresh, program
 
 EXAMPLES = (
@@ -38,7 +38,7 @@ def demo(folder: Path, console: Console) -> int:
     began = time.monotonic()
     with fresh(folder):
         console.print("starting the farm and `postroad up`")
-        with Road(folder, SETTINGS) as road:
+        with Road(folder, SETTINGS, shaping=SHAPING) as road:
             console.print(f"ready in {road.ready_s:.1f} s; settings: {road.folder / 'postroad.toml'}")
             load = Load(road, console)
             load.prepare()

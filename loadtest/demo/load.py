@@ -31,8 +31,15 @@ SETTINGS = {
     "smtp_timeout_scale": 0.02,  # 6 s for a banner, where RFC 5321 gives 5 minutes
     "retry_delays_s": [2.0, 3.0, 5.0],
     "greylist_s": [2.5, 3.0],
-    "sites": {"limited.test": {"connections": 2}, "accept.test": {"connections": 20, "rate_per_second": 1000.0}},
 }
+SHAPING = """
+[site."limited.test"]
+connections = 2
+[site."accept.test"]
+connections = 20
+new_connections_per_minute = 6000
+messages_per_second = 1000
+"""
 RATE = (
     150.0  # submissions a second: below what two cores carry, so that latencies are those of the road, not of a queue
 )

@@ -44,13 +44,16 @@ class RoadError(RuntimeError):
 
 
 class Road:
-    """`settings`: those of postroad.toml beside the addresses, which are free ports. `farm`: one that runs already."""
+    """`settings`: those of postroad.toml beside the addresses, which are free ports. `shaping`: text of shaping.toml. `farm`: one
+    that runs already."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None, farm: Farm | None = None):
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any] | None = None, farm: Farm | None = None, shaping: str = ""
+    ):
         self.folder = folder.absolute()
         self.log = self.folder / "up.log"
         self.ready_s = 0.0
-        self._given = dict(settings or {})
+        self._given, self._shaping = dict(settings or {}), shaping
         self._farm = farm
         self._own_farm = farm is None
         self._up: subprocess.Popen[bytes] | None = None
@@ -64,8 +67,9 @@ class Road:
             settings = {
                 "kafka": f"127.0.0.1:{free_port()}", "data_dir": str(self.folder / "data"), "clickhouse_http": clickhouse,
                 "dns_servers": [self._farm.dns], "smtp_port": self._farm.smtp_port, "ehlo": "demo.postroad.test",
-                **self._given,
+                "shaping": str(self.folder / "shaping.toml"), **self._given,
             }  # fmt: skip
+            (self.folder / "shaping.toml").write_text(self._shaping, "utf-8")
             config = self.folder / "postroad.toml"
             config.write_text("".join(f"{name} = {_toml(value)}\n" for name, value in settings.items()), "utf-8")
             outside = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}

@@ -5,9 +5,22 @@ reads what was received. Who answers how is in sites.py, how to change it while 
 """
 
 from loadtest.mxfarm.child import Farm, FarmError
+from loadtest.mxfarm.connections import Connection
 from loadtest.mxfarm.receipts import Receipt, Receipts
 from loadtest.mxfarm.server import FarmServer
 from loadtest.mxfarm.signatures import DkimResult
 from loadtest.mxfarm.sites import SITES, Behaviour, Host, Site
 
-__all__ = ["SITES", "Behaviour", "DkimResult", "Farm", "FarmError", "FarmServer", "Host", "Receipt", "Receipts", "Site"]
+__all__ = [
+    "SITES",
+    "Behaviour",
+    "Connection",
+    "DkimResult",
+    "Farm",
+    "FarmError",
+    "FarmServer",
+    "Host",
+    "Receipt",
+    "Receipts",
+    "Site",
+]

@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from loadtest.mxfarm import sites
 from loadtest.mxfarm.server import FarmServer
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -30,7 +31,11 @@ async def _run(arguments: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     farm = FarmServer(
-        arguments.folder, dns_port=arguments.dns_port, smtp_port=arguments.smtp_port, txt=arguments.zone_txt
+        arguments.folder,
+        dns_port=arguments.dns_port,
+        smtp_port=arguments.smtp_port,
+        txt=arguments.zone_txt,
+        sites=sites.read(arguments.sites) if arguments.sites else sites.SITES,
     )
     async with farm:
         print(f"mxfarm: DNS on {farm.dns}, SMTP on port {farm.smtp_port}, receipts in {arguments.folder}", flush=True)
@@ -43,6 +48,7 @@ def main() -> None:
     parser.add_argument("--dns-port", type=int, default=0, help="on 127.0.0.1; default: a free one")
     parser.add_argument("--smtp-port", type=int, default=0, help="of all receivers; default: a free one")
     parser.add_argument("--zone-txt", type=Path, help="TXT records, {name: text}; default: FOLDER/txt.json")
+    parser.add_argument("--sites", type=Path, help="JSON file with other sites than those of sites.py")
     arguments = parser.parse_args()
     _die_with_parent()
     with contextlib.suppress(KeyboardInterrupt):

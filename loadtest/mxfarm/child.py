@@ -5,11 +5,16 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from loadtest.mxfarm.connections import Connection
+from loadtest.mxfarm.connections import read as read_connections
 from loadtest.mxfarm.receipts import Receipts
 from loadtest.mxfarm.server import CONTROL, CONTROL_STATE, READY, stamp_of
+from loadtest.mxfarm.sites import Site
+from loadtest.mxfarm.sites import write as write_sites
 
 LOG = "farm.log"
 START_TIMEOUT = 15.0  # seconds; 0.5 on an idle machine
@@ -35,9 +40,16 @@ class Farm:
 
     @classmethod
     def start(
-        cls, folder: Path | str, *, dns_port: int = 0, smtp_port: int = 0, txt: Path | str | None = None
+        cls,
+        folder: Path | str,
+        *,
+        dns_port: int = 0,
+        smtp_port: int = 0,
+        txt: Path | str | None = None,
+        sites: Iterable[Site] | None = None,
     ) -> "Farm":
-        """Start a farm in a folder, which keeps its receipts, and wait until it is ready; ports are free ones if 0."""
+        """Start a farm in a folder, which keeps its receipts, and wait until it is ready; ports are free ones if 0, the sites
+        those of sites.py if None."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         ready = folder / READY
@@ -45,6 +57,7 @@ class Farm:
         command = [sys.executable, "-m", "loadtest.mxfarm", "--folder", str(folder)]
         command += ["--dns-port", str(dns_port), "--smtp-port", str(smtp_port)]
         command += ["--zone-txt", str(txt)] if txt else []
+        command += ["--sites", str(write_sites(folder / "sites.json", sites))] if sites is not None else []
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
         with open(folder / LOG, "ab") as log:
             process = subprocess.Popen(
@@ -58,6 +71,10 @@ class Farm:
                 raise FarmError(f"the farm did not start:\n{(folder / LOG).read_text()[-2000:]}")
             time.sleep(0.02)
         return cls(folder, process, json.loads(ready.read_text()))
+
+    def connections(self) -> list[Connection]:
+        """All connections so far, refused ones too."""
+        return read_connections(self.folder)
 
     def control(self, changes: dict[str, Any]) -> None:
         """Change behaviours as server.py tells, `{}` ends all changes; returns when they hold. FarmError if refused."""

@@ -2,12 +2,14 @@
 
 import asyncio
 import random
+import socket
 import ssl
 from collections.abc import Callable
 from functools import lru_cache
 
 import dns.exception
 
+from loadtest.mxfarm.connections import ConnectionLog
 from loadtest.mxfarm.receipts import ReceiptLog
 from loadtest.mxfarm.session import Session
 from loadtest.mxfarm.sites import IMPLICIT_MX, Behaviour, Host, Site
@@ -19,8 +21,8 @@ BACKLOG = 1024  # connections that wait for accept
 class Receiver:
     """The SMTP servers of one site, on all of its addresses."""
 
-    def __init__(self, site: Site, port: int, log: ReceiptLog, tls: ssl.SSLContext) -> None:
-        self.site, self.port, self.log, self.tls = site, port, log, tls
+    def __init__(self, site: Site, port: int, log: ReceiptLog, connections: ConnectionLog, tls: ssl.SSLContext) -> None:
+        self.site, self.port, self.log, self.connections, self.tls = site, port, log, connections, tls
         self.behaviour = site.behaviour
         self.sessions: set[Session] = set()
         self.first_try: dict[tuple[str, ...], float] = {}  # for greylist_s and drop_first; monotonic seconds
@@ -31,6 +33,7 @@ class Receiver:
         self._parents = [absolute(domain[2:]) for domain in domains if domain.startswith("*.")]
         self.takes_domain = lru_cache(10_000)(self._takes_domain)
         self._servers: list[asyncio.Server] = []
+        self._deaf: list[socket.socket] = []
 
     async def open(self) -> None:
         """Listen on every address, unless connections are to be refused. OSError where a port is taken."""
@@ -38,7 +41,9 @@ class Receiver:
             return
         loop = asyncio.get_running_loop()
         for host in self.site.hosts:
-            if host.listens:
+            if host.listens and self.behaviour.mode == "unreachable":
+                self._be_deaf(host.address)
+            elif host.listens:
                 make = self._session_maker(host)
                 server = await loop.create_server(make, host.address, self.port, backlog=BACKLOG)
                 self._servers.append(server)
@@ -49,8 +54,22 @@ class Receiver:
         for server in self._servers:
             server.close()
         self._servers.clear()
+        for sock in self._deaf:
+            sock.close()
+        self._deaf.clear()
         for session in list(self.sessions):
             session.cut()
+
+    def _be_deaf(self, address: str) -> None:
+        """Nothing answers a SYN: the queue of a socket that nobody accepts from is full with a connection of our own."""
+        server = socket.socket()
+        self._deaf.append(server)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((address, self.port))
+        server.listen(0)
+        self.port = server.getsockname()[1]
+        filler = socket.create_connection((address, self.port), timeout=1)
+        self._deaf.append(filler)
 
     async def behave(self, behaviour: Behaviour) -> None:
         """Answer differently from now on; another mode cuts the connections, as a restart of a real server does."""

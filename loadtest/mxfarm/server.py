@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from loadtest.mxfarm.connections import ConnectionLog
 from loadtest.mxfarm.receipts import TXT, ReceiptLog
 from loadtest.mxfarm.receiver import Receiver, open_receivers
 from loadtest.mxfarm.sites import SITES, Behaviour, Site
@@ -60,9 +61,11 @@ class FarmServer:
     async def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / CONTROL_STATE).unlink(missing_ok=True)
-        self._log = ReceiptLog(self.folder)
+        self._log, self._connections = ReceiptLog(self.folder), ConnectionLog(self.folder)
         tls = _tls_context(self.folder, [host.name for site in self._sites.values() for host in site.hosts])
-        self._receivers = [Receiver(site, self.smtp_port, self._log, tls) for site in self._sites.values()]
+        self._receivers = [
+            Receiver(site, self.smtp_port, self._log, self._connections, tls) for site in self._sites.values()
+        ]
         self._names = NameServer(ZoneData(self._sites.values(), {}))
         self._load_txt()
         self.smtp_port = await open_receivers(self._receivers, self.smtp_port)
@@ -83,6 +86,7 @@ class FarmServer:
         await self._names.close()
         await asyncio.sleep(0)  # aborted sessions learn of it
         self._log.close()
+        self._connections.close()
         (self.folder / READY).unlink(missing_ok=True)
 
     async def __aenter__(self) -> "FarmServer":

@@ -7,6 +7,7 @@ or LF, a NUL, a line over 998 bytes, or 8-bit data that was not announced, is re
 
 import asyncio
 import re
+import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
@@ -45,6 +46,7 @@ class Session(asyncio.BufferedProtocol):
         self._tls = False
         self._source = ""
         self._helo = ""
+        self._number = 0  # in the log of connections; 0: it has ended there
         self._reset()
 
     def _reset(self) -> None:
@@ -59,6 +61,7 @@ class Session(asyncio.BufferedProtocol):
         self.transport = transport
         self._source = transport.get_extra_info("peername")[0]
         receiver = self._receiver
+        self._number = receiver.connections.opened(self._socket, receiver.site.name, self._source, self._host)
         limit = receiver.behaviour.connections
         too_many = limit and len(receiver.sessions) >= limit
         if too_many:
@@ -74,8 +77,12 @@ class Session(asyncio.BufferedProtocol):
         else:
             self._flush()
 
+    def eof_received(self) -> None:
+        self._note_end()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
+        self._note_end()
         self._receiver.sessions.discard(self)
 
     def pause_writing(self) -> None:
@@ -95,8 +102,19 @@ class Session(asyncio.BufferedProtocol):
             self._input += _RECEIVED[:nbytes]
             self._work()
 
+    @property
+    def _socket(self) -> socket.socket | None:
+        found: socket.socket | None = self.transport.get_extra_info("socket")
+        return found
+
+    def _note_end(self) -> None:
+        if self._number:
+            self._receiver.connections.ended(self._socket, self._number)
+            self._number = 0
+
     def cut(self) -> None:
         """Drop the connection as it is."""
+        self._note_end()
         self._closing = True
         self._output.clear()
         self.transport.abort()
@@ -193,6 +211,7 @@ class Session(asyncio.BufferedProtocol):
         self._reply(f"250 {self._host}")
 
     def _mail(self, rest: str) -> None:
+        self._receiver.connections.mail(self._socket, self._number)
         found = _MAIL.fullmatch(rest)
         if not self._helo or self._mail_from is not None:
             return self._error("503 5.5.1 EHLO first" if not self._helo else "503 5.5.1 MAIL was already given")
@@ -267,6 +286,7 @@ class Session(asyncio.BufferedProtocol):
         self._reply("252 2.5.0 send some mail and see")
 
     def _quit(self, rest: str) -> None:
+        self._note_end()
         self._end("221 2.0.0 bye")
 
     def _starttls(self, rest: str) -> None:

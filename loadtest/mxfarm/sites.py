@@ -4,11 +4,13 @@ A site is added by a line in SITES: host names share all but their leftmost labe
 are free ones of 127.0.0.0/8. Everything else a name server can say to a sender stands below the table.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 
-Mode = Literal["accept", "refuse", "silent", "stall-in-data", "close-after-data"]
+Mode = Literal["accept", "refuse", "silent", "unreachable", "stall-in-data", "close-after-data"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 
@@ -16,8 +18,8 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 class Behaviour:
     """How the receivers of one site answer; every field can be changed while the farm runs.
 
-    mode: accept; refuse (nothing listens); silent (connects, never says a word); stall-in-data (354, then nothing);
-    close-after-data (takes the message, then closes without a reply).
+    mode: accept; refuse (nothing listens); silent (connects, never says a word); unreachable (no SYN is answered, Linux);
+    stall-in-data (354, then nothing); close-after-data (takes the message, then closes without a reply).
     """
 
     mode: Mode = "accept"
@@ -59,6 +61,25 @@ class Site:
     hosts: tuple[Host, ...]
     domains: tuple[str, ...]
     behaviour: Behaviour = Behaviour()
+
+
+def write(path: Path, sites: Iterable["Site"]) -> Path:
+    """Sites as a file for `python -m loadtest.mxfarm --sites`."""
+    path.write_text(json.dumps([asdict(site) for site in sites], ensure_ascii=False), "utf-8")
+    return path
+
+
+def read(path: Path) -> tuple["Site", ...]:
+    """The sites of such a file."""
+    return tuple(
+        Site(
+            one["name"],
+            tuple(Host(**host) for host in one["hosts"]),
+            tuple(one["domains"]),
+            Behaviour(**one["behaviour"]),
+        )
+        for one in json.loads(path.read_text("utf-8"))
+    )
 
 
 def _site(name: str, last_octet: int, behaviour: Behaviour, *more_domains: str) -> Site:

@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaTimeoutError, ProducerClosed
 
 from loadtest.chaos import producer, reading
 from loadtest.chaos.account import Account, Sent, accepted, compare, put_aside, reports
-from loadtest.chaos.load import SETTINGS, configured, suppressed
+from loadtest.chaos.load import SETTINGS, SHAPING, SHARDS, configured, suppressed
 from loadtest.chaos.plan import DOMAINS, KINDS, NEVER, OTHERS, STRANGER, TENANTS, plan, sender
 from loadtest.chaos.reading import Letters
 from loadtest.demo.ledger import Life
@@ -22,6 +22,7 @@ from postroad.ids import message_id
 from postroad.intake import distinct, refusal
 from postroad.ledger import Count, Finding, Report
 from postroad.settings import Settings
+from postroad.shaping.policy import parse
 from topics.catalogue import SUBMISSIONS, Topic
 from topics.client import Place
 from topics.installation import Installation
@@ -107,15 +108,15 @@ def test_submissions_are_refused_only_where_they_are_meant_to_be() -> None:
 
 def test_every_partition_has_work() -> None:
     for partitions in (4, 8):
-        shards = SETTINGS["sites"]["accept.test"]["shards"]
-        for keys in (TENANTS, DOMAINS, [f"accept.test#{n}" for n in range(shards)]):
+        for keys in (TENANTS, DOMAINS, [f"accept.test#{n}" for n in range(SHARDS)]):
             used = {partition_for(key.encode(), partitions) for key in keys}
             assert len(used) >= partitions - 1
-    assert len({partition_for(f"accept.test#{n}".encode(), 4) for n in range(shards)}) == 4
+    assert len({partition_for(f"accept.test#{n}".encode(), 4) for n in range(SHARDS)}) == 4
 
 
 def test_the_settings_are_settings() -> None:
     Settings(**SETTINGS)
+    assert parse(SHAPING, "shaping.toml", Settings(**SETTINGS).limits()).limits("accept.test").shards == SHARDS
 
 
 def test_tenants_share_two_keys_and_each_list_is_of_one_tenant_or_of_all() -> None:

@@ -344,7 +344,7 @@ def test_fleet_that_does_not_get_ready_says_who_and_why(tmp_path, monkeypatch):
 
 def test_settings_of_a_fleet_are_those_of_a_worker(tmp_path, monkeypatch):
     monkeypatch.setenv("POSTROAD_PARTITIONS", "7")  # of whoever runs the harness
-    fleet = Fleet(tmp_path, {"kafka": "h:1,h:2", "sites": {"a.test": {"connections": 2}}}, ("send",))
+    fleet = Fleet(tmp_path, {"kafka": "h:1,h:2", "retry_delays_s": [2.0]}, ("send",))
     assert [worker.name for worker in fleet.workers] == ["send-0", "send-1"]
     for key in [key for key in os.environ if key.startswith("POSTROAD_")]:
         monkeypatch.delenv(key)
@@ -352,7 +352,7 @@ def test_settings_of_a_fleet_are_those_of_a_worker(tmp_path, monkeypatch):
         monkeypatch.setenv(key, value)
     have = settings.read()
     assert (have.kafka, have.partitions, have.instance_id) == ("h:1,h:2", 4, "chaos-1")
-    assert have.sites["a.test"].connections == 2
+    assert have.retry_delays_s == [2.0] and have.shaping is not None
     assert have.data_dir != fleet.workers[0].data_dir and have.content == (tmp_path / "content").as_uri()
 
 

@@ -19,12 +19,13 @@ from loadtest.demo import plan as plans
 from loadtest.demo import tenants
 from loadtest.demo.checks import Account, Acknowledged, Expected, account, expected, percentile
 from loadtest.demo.ledger import Life, gather
-from loadtest.demo.load import SETTINGS
+from loadtest.demo.load import SETTINGS, SHAPING
 from loadtest.demo.producer import produce
 from loadtest.demo.road import RoadError, _toml, fresh
 from loadtest.mxfarm import DkimResult, Receipt
 from postroad.ids import message_id
 from postroad.settings import CONFIG, read
+from postroad.shaping.policy import parse
 from postroad.tenants import load_tenants
 from topics.catalogue import SUBMISSIONS
 from topics.client import Client, Place
@@ -227,7 +228,8 @@ def test_settings_of_the_demo_are_settings(tmp_path: Path, monkeypatch: pytest.M
     config.write_text("".join(f"{name} = {_toml(value)}\n" for name, value in SETTINGS.items()), "utf-8")
     assert tomllib.loads(config.read_text("utf-8")) == SETTINGS
     monkeypatch.setenv(CONFIG, str(config))
-    assert read().site("limited.test").connections == 2
+    read()
+    assert parse(SHAPING, "shaping.toml").limits("limited.test").connections == 2
 
 
 def test_tenants_are_what_the_command_takes_and_their_keys_are_in_the_zone(tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ SAID = {
     "commit": "finished up to 20, and the broker does not take the commit",
     "fetcher": "the fetcher brings nothing",
     "handler": "the event loop has been blocked for 3 s",
-    "effect": "20 effects run, the oldest, of offset 0",
+    "effect": "2 effects run, the oldest, of offset 0",
 }
 ON_PURPOSE = ("hold", "effect within its time")
 
