@@ -26,6 +26,7 @@ Left as it is: one output partition that cannot be written holds the cycle of al
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 import time
 import zlib
@@ -45,12 +46,15 @@ from topics.runner import PERFORMED, REST_MAX_SECONDS, SWEEP_SECONDS, Runner, St
 from topics.stage import EffectStage, outputs_of
 from topics.state import View
 
+log = logging.getLogger(__name__)
+
 FLUSH_SECONDS = 0.005  # results are gathered this long at least, and as long as the last cycle took: see pure.Lane
 WINDOW = (
     65_536  # 5 min at 200 records/s of one partition, as long as a host may keep silent; the consumer bounds the bytes
 )
 SHORT = 512  # bytes of progress; longer ones, nearly all ones, are packed
 SLOW_SECONDS, SLOW_TIMES = 1.0, 5  # an effect that takes longer gives up its place in `limit`, up to 5 times the limit
+HANG_SECONDS = 10.0  # ... and one that takes longer than this takes the places of its key: receivers think for seconds
 FEW = 2  # effects at once that a key begins with; one more for each that ends in time
 MANY_KEYS = 10_000  # of which that is remembered
 CROWD = 2048  # waiting records of a partition: from here on some of them are settled without an effect...
@@ -161,6 +165,7 @@ class EffectRunner(Runner):
         self._twins: dict[str, deque[Item]] = {}  # identity in work -> others of the same identity
         self._young: dict[Item, float] = {}  # running -> since when (monotonic), the first begun first
         self._slow: dict[Item, float] = {}  # running for long: hosts that say nothing are not to stop all the others
+        self._hung: dict[Item, float] = {}  # running for so long that their key gets few at once
         self._per_key = Counter[bytes]()
         self._at_once: dict[bytes, int] = {}  # key -> effects that it may have now; none: FEW
         self._tasks: dict[tuple[TP, int], asyncio.Task[Any]] = {}  # until the result is written
@@ -260,13 +265,18 @@ class EffectRunner(Runner):
         return limit if isinstance(limit, int) else limit(key or b"", self.wiring.services)
 
     def _age(self) -> None:
-        oldest = time.monotonic() - SLOW_SECONDS
-        while self._young and len(self._slow) < SLOW_TIMES * self.stage.limit:
+        now = time.monotonic()
+        while self._slow:
+            item, since = next(iter(self._slow.items()))
+            if since > now - HANG_SECONDS:
+                break
+            self._hung[item] = self._slow.pop(item)
+            self._at_once[item.record.key] = FEW
+        while self._young and len(self._slow) + len(self._hung) < SLOW_TIMES * self.stage.limit:
             item, since = next(iter(self._young.items()))
-            if since > oldest:
+            if since > now - SLOW_SECONDS:
                 return
             self._slow[item] = self._young.pop(item)
-            self._at_once[item.record.key] = FEW
 
     def _pick(self) -> list[Item]:
         """What begins after this cycle's write, in turns between keys."""
@@ -294,14 +304,15 @@ class EffectRunner(Runner):
         return chosen
 
     def _crowd(self) -> None:
-        """Where too many records of a partition wait, the last ones of the keys that have most get their result now."""
+        """Where too many records of a partition wait, or some for too long, they get their result now."""
         if self.stage.crowder is None:
             return
-        for window in self._live():
-            tp, waiting = window.tp, sum(window.waiting.values())
-            if waiting < CROWD and not self.consumer.is_half_full(tp):
+        for window in self._windows.values():
+            if not self._is_live(window) or not self.consumer.is_current(window.batches[0]):
                 continue
-            if not self.consumer.is_current(window.batches[0]):
+            self._crowd_old(window)
+            waiting = sum(window.waiting.values())
+            if waiting < CROWD and not self.consumer.is_half_full(window.tp):
                 continue
             share = max(CROWD_KEY, CROWD_LEFT // max(1, len(window.waiting)))
             left = min(CROWD_STEP, waiting - CROWD_LEFT if waiting >= CROWD else waiting)
@@ -309,19 +320,36 @@ class EffectRunner(Runner):
                 surplus = min(left, count - share)
                 if surplus <= 0:
                     break
-                left -= self._crowd_out(key, window, surplus)
+                queue = self._queues[key]
+                left -= self._crowd_out(key, window, (queue.pop_last(window.source) for _ in range(surplus)))
             if waiting - CROWD_LEFT > CROWD_STEP:
                 self._wake.set()
 
-    def _crowd_out(self, key: bytes, window: Window, count: int) -> int:
-        """How many of a key were settled."""
+    def _crowd_old(self, window: Window) -> None:
+        """What waits while half a window passes it: a key that hangs has few records here, and would stop the others of its
+        partition all the same."""
+        first = window.batches[-1].next_offset - self.app.outstanding_max // 2
+        if window.low >= first:
+            return
+        for key in list(window.waiting):
+            old = self._queues[key].take(
+                window.source, lambda item: item.window is window and item.record.offset < first
+            )
+            self._crowd_out(key, window, old)
+
+    def _crowd_out(self, key: bytes, window: Window, items: Iterable[Item]) -> int:
+        """How many of a key, taken out of its queue, were settled."""
         settled, back = 0, list[Item]()
-        for _ in range(count):
-            item = self._taken(self._queues[key].pop_last(window.source))
-            if item.window is not window:  # was read before a seek: it comes again
+        for item in items:
+            self._taken(item)
+            if not self._is_live(item.window):  # was read before a seek: it comes again
                 continue
-            if window.in_doubt(item.record.offset) or PERFORMED in item.record.headers:
-                back.append(item)  # its effect may have happened: what follows from that only its turn tells
+            if (
+                item.window is not window  # of another partition: records without a key have one queue
+                or window.in_doubt(item.record.offset)  # its effect may have happened: only its turn tells
+                or PERFORMED in item.record.headers
+            ):
+                back.append(item)
             elif self._open(item) and not self._waits_for_twin(item):
                 ahead = len(self._queues[key]) if key in self._queues else 0
                 self._done.append((item, self._crowded(item, ahead)))
@@ -355,7 +383,7 @@ class EffectRunner(Runner):
 
     # -- what stands still: topics/stall.py ------------------------------------------------------------------------
     def _running(self, tp: TP) -> list[tuple[float, Item]]:
-        running = [*self._young.items(), *self._slow.items()]
+        running = [*self._young.items(), *self._slow.items(), *self._hung.items()]
         return [(since, item) for item, since in running if item.window.tp == tp]
 
     def wait_of(self, tp: TP) -> str:
@@ -416,8 +444,8 @@ class EffectRunner(Runner):
 
     def _leave(self, item: Item) -> None:
         key = item.record.key
-        if self._young.pop(item, None) is None:
-            self._slow.pop(item, None)
+        if self._young.pop(item, None) is None and self._slow.pop(item, None) is None:
+            self._hung.pop(item, None)
         elif key in self._queues and (allowed := self._at_once.get(key, FEW)) < self._key_limit(key):
             if len(self._at_once) > MANY_KEYS:
                 self._at_once.clear()
@@ -466,12 +494,13 @@ class EffectRunner(Runner):
         """What is begun has ended, or its time is over: another worker may get any of the partitions."""
         if self.stage.loser is None:
             return
+        partitions = {tp.partition for tp in self._windows}
         try:
             async with asyncio.timeout(LOST_SECONDS):
-                partitions = {tp.partition for tp in self._windows}
                 await asyncio.gather(*(self.stage.loser(each, self.wiring.services) for each in partitions))
-        except TimeoutError:
+        except Exception as exc:  # a rebalance goes on whatever a connection does when it is closed
             self.metrics.count("lost_late")
+            log.warning("%s: not all of its partitions' belongings were let go: %r", self.stage.name, exc)
 
     def _cancel(self, places: Iterable[tuple[TP, int]]) -> None:
         for place in list(places):

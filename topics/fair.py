@@ -3,12 +3,13 @@
 Lanes first: those of an earlier source (transactional mail, say) before all of a later one. Inside a lane owners (tenants) take
 turns, one record each: deficit round robin (Shreedhar and Varghese, SIGCOMM 1995) where every record costs the same, as messages do
 whose limits count messages. An owner's own records keep their order. So a record waits for one record of each other owner of its
-lane that waits, however many those have. Every operation is O(1) but for the number of lanes.
+lane that waits, however many those have. `put` and `pop` are O(1) but for the number of lanes.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -24,8 +25,8 @@ class _Lane(Generic[T]):
         queue = self.owners.get(owner)
         if queue is None:
             queue = self.owners[owner] = deque()
-            if first:
-                self.owners.move_to_end(owner, last=False)
+        if first:
+            self.owners.move_to_end(owner, last=False)
         (queue.appendleft if first else queue.append)(item)
 
     def pop(self) -> T:
@@ -80,3 +81,18 @@ class FairQueue(Generic[T]):
             raise IndexError("an empty lane")
         self._length -= 1
         return found.pop_last()
+
+    def take(self, lane: int, wanted: Callable[[T], bool]) -> list[T]:
+        """Those of a lane that are wanted, out of their turn. Looks at each of its records."""
+        found = self._lanes.get(lane)
+        taken: list[T] = []
+        for owner, queue in list(found.owners.items()) if found else ():
+            left = deque[T]()
+            for item in queue:
+                (taken if wanted(item) else left).append(item)
+            if left:
+                found.owners[owner] = left  # type: ignore[union-attr]  # it has owners
+            else:
+                del found.owners[owner]  # type: ignore[union-attr]
+        self._length -= len(taken)
+        return taken
