@@ -6,9 +6,11 @@ what it takes in a folder, one file a message.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import shutil
+import signal
 import smtplib
 import socket
 import ssl
@@ -57,7 +59,8 @@ class Server:
     def stop(self) -> None:
         """End it with all of its processes."""
         for process in self.processes:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # Haraka has openssl make parameters for a minute
             process.wait()
 
 
