@@ -24,6 +24,7 @@ from postroad.smtp import Client, Place
 from postroad.smtp import Pool as Connections
 
 PATIENCE_MS = 1100  # of one a second too: a place that is nearer is waited for, a later one parks the message
+YIELDS_MS = 5000  # what has waited for so long beyond its time lets nobody pass any more: it holds a connection
 ORDER_MS = 60_000  # an order without an end is asked about again
 MANY = 10_000  # rates in memory before those that have passed are let go
 
@@ -56,6 +57,7 @@ class Leave:
     windows: list[tuple[str, Window]] = field(default_factory=list)
     warm: Window | None = None
     open: bool = True
+    urgent: bool = False  # goes before what is not, at the site's connections and in its rates
 
     def done(self) -> None:
         """Its result is written down, or will never be known."""
@@ -203,6 +205,7 @@ class Departures:
         for source in candidates(pool, message["message_id"]):
             found = self._usable(message, source, place, policy, orders, own, counted, state)
             if isinstance(found, Leave):
+                found.urgent = message["stream"] != "broadcast"
                 return self._place(
                     found, own, [*rates, (source_key(place, source.name), every_ms(found.limits.per_second))], state
                 )
@@ -266,12 +269,12 @@ class Departures:
     def _place(self, found: Leave, own: _Partition, rates: list[tuple[str, float]], state: Any) -> Leave | Wait:
         now = self._now()
         paces = [(key, self._pace(own, key, every, state), every) for key, every in rates]
-        due = max(pace.next_place(now) for _, pace, _ in paces)
+        due = max(pace.next_place(now, found.urgent) for _, pace, _ in paces)
         if due - now > PATIENCE_MS:
             _, pace, every = max(paces, key=lambda each: each[1].next_place(now))
             return Wait(state.now + round(pace.park(due, every) - now), "rate-limit")
         for _, pace, every in paces:
-            pace.reserve(now, every)
+            pace.reserve(now, every, found.urgent)
         for _, window in found.windows:
             window.take()
         if found.warm is not None:
@@ -296,15 +299,24 @@ class Departures:
 
     async def begin(self, found: Leave) -> None:
         """Return when the message may begin at every rate: its place is taken here, however late it has woken up."""
-        while (wait := max(self._waits(found))) > 0:
-            await asyncio.sleep(wait / 1000)
+        for _, pace, _ in found.rates:
+            pace.urgent += found.urgent
+        try:
+            while (wait := max(self._waits(found))) > 0:
+                await asyncio.sleep(wait / 1000)
+        finally:
+            for _, pace, _ in found.rates:
+                pace.urgent -= found.urgent
         now = self._now()
         for _, pace, every in found.rates:
             pace.begin(now, every)
 
     def _waits(self, found: Leave) -> list[float]:
         now = self._now()
-        return [found.due - now, *(pace.wait(now, every) for _, pace, every in found.rates)]
+        waits = [found.due - now, *(pace.wait(now, every) for _, pace, every in found.rates)]
+        if not found.urgent and now - found.due < YIELDS_MS:
+            waits += [every for _, pace, every in found.rates if pace.urgent]
+        return waits
 
     def client(self, shared: Client, found: Leave, pool: Connections) -> Client:
         """The client for one message: it takes its place in the rates when it has a connection, not before."""
@@ -337,7 +349,7 @@ class _Turn:
         self.release, self.discard = pool.release, pool.discard
 
     async def acquire(self, place: Place, host: str, address: str, limits: Limits, laps: Any = None) -> Any:
-        session, reused = await self._pool.acquire(place, host, address, limits, laps)
+        session, reused = await self._pool.acquire(place, host, address, limits, laps, self._found.urgent)
         try:
             await self._departures.begin(self._found)
         except BaseException:

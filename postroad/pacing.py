@@ -43,14 +43,18 @@ class Pace:
     reserved: float = 0.0
     actual: float = 0.0
     parked: float = 0.0
+    urgent_reserved: float = 0.0
+    urgent: int = 0  # urgent ones that wait to begin: the others let them pass
 
-    def next_place(self, now: float) -> float:
-        """When the next one may go."""
-        return max(self.reserved, now)
+    def next_place(self, now: float, urgent: bool = False) -> float:
+        """When the next one may go; one that is urgent only behind those that have begun, and its like."""
+        return max(max(self.actual, self.urgent_reserved) if urgent else self.reserved, now)
 
-    def reserve(self, now: float, every: float) -> None:
+    def reserve(self, now: float, every: float, urgent: bool = False) -> None:
         """Give it away."""
         self.reserved = max(self.reserved, now) + every
+        if urgent:
+            self.urgent_reserved = max(self.urgent_reserved, now) + every
 
     def wait(self, now: float, every: float) -> float:
         """How long a message has to wait that would begin now."""

@@ -44,6 +44,7 @@ class _Idle:
 class _Waiter:
     address: str
     future: "asyncio.Future[_Grant]"
+    urgent: bool = False
 
 
 @dataclass(slots=True)
@@ -109,13 +110,13 @@ class Pool:
         return sum(spot.open for spot in self._sites.get(site, {}).values())
 
     async def acquire(
-        self, place: Place, host: str, address: str, limits: Limits, laps: Laps | None = None
+        self, place: Place, host: str, address: str, limits: Limits, laps: Laps | None = None, urgent: bool = False
     ) -> tuple[Session, bool]:
-        """A session to the address and whether it was used before. Raises Failure (connection-limit among others)."""
+        """A session to the address and whether it was used before; `urgent` before those that wait and are not. Raises Failure (connection-limit among others)."""
         spot = self._spot(place, limits)
         grant = self._grant(spot, address) if not spot.waiters else None
         if grant is None:
-            grant = await self._wait(spot, address)
+            grant = await self._wait(spot, address, urgent)
         if grant.refused:
             raise Failure(_full(place, spot.limits))
         if grant.session is not None:
@@ -274,10 +275,11 @@ class Pool:
         spot.alarm = None
         self._serve(spot)
 
-    async def _wait(self, spot: _Spot, address: str) -> _Grant:
+    async def _wait(self, spot: _Spot, address: str, urgent: bool) -> _Grant:
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(address, loop.create_future())
-        spot.waiters.append(waiter)
+        waiter = _Waiter(address, loop.create_future(), urgent)
+        before = sum(other.urgent for other in spot.waiters) if urgent else len(spot.waiters)  # they stand in front
+        spot.waiters.insert(before, waiter)
         timer = loop.call_later(self._wait_s, self._refuse, spot, waiter)
         try:
             return await waiter.future

@@ -167,6 +167,7 @@ class EffectRunner(Runner):
         self._slow: dict[Item, float] = {}  # running for long: hosts that say nothing are not to stop all the others
         self._hung: dict[Item, float] = {}  # running for so long that their key gets few at once
         self._per_key = Counter[bytes]()
+        self._first_lane = Counter[bytes]()  # of `_per_key`, those of the first lane
         self._at_once: dict[bytes, int] = {}  # key -> effects that it may have now; none: FEW
         self._tasks: dict[tuple[TP, int], asyncio.Task[Any]] = {}  # until the result is written
         self._done: list[tuple[Item, asyncio.Future[Any]]] = []
@@ -257,8 +258,12 @@ class EffectRunner(Runner):
     def _offer(self, key: bytes) -> None:
         if self._queues.get(key):
             running = self._per_key[key]
-            if running < self._at_once.get(key, FEW) and running < self._key_limit(key):
-                self._ready[key] = None
+            if running < self._at_once.get(key, FEW):
+                limit = self._key_limit(key)
+                if self._queues[key].has_first_lane():  # it does not wait for effects of the other lanes to end
+                    running = self._first_lane[key]
+                if running < limit:
+                    self._ready[key] = None
 
     def _key_limit(self, key: bytes) -> int:
         limit = self.stage.key_limit
@@ -297,6 +302,7 @@ class EffectRunner(Runner):
             elif self._open(item) and not self._waits_for_twin(item):
                 self._young[item] = now
                 self._per_key[key] += 1
+                self._first_lane[key] += item.window.source == 0
                 item.window.begin(item.record.offset)
                 self._hold(item.window, 1)
                 chosen.append(item)
@@ -446,13 +452,14 @@ class EffectRunner(Runner):
         key = item.record.key
         if self._young.pop(item, None) is None and self._slow.pop(item, None) is None:
             self._hung.pop(item, None)
-        elif key in self._queues and (allowed := self._at_once.get(key, FEW)) < self._key_limit(key):
+        elif key in self._queues and (allowed := self._at_once.get(key, FEW)) < 2 * self._key_limit(key):
             if len(self._at_once) > MANY_KEYS:
                 self._at_once.clear()
             self._at_once[key] = allowed + 1
         self._per_key[key] -= 1
+        self._first_lane[key] -= item.window.source == 0
         if not self._per_key[key]:
-            del self._per_key[key]
+            del self._per_key[key], self._first_lane[key]
         self._offer(key)
 
     def _ended(self, item: Item, task: asyncio.Task[Any]) -> None:

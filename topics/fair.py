@@ -58,6 +58,10 @@ class FairQueue(Generic[T]):
     def __len__(self) -> int:
         return self._length
 
+    def has_first_lane(self) -> bool:
+        """Whether the next one is of lane 0."""
+        return 0 in self._lanes and bool(self._lanes[0].owners)
+
     def put(self, item: T, lane: int, owner: bytes, first: bool = False) -> None:
         """At the end of its owner's records; with `first` before all of its lane: it had its turn and could not begin."""
         found = self._lanes.get(lane)

@@ -95,3 +95,14 @@ def test_a_clock_that_goes_back_lets_no_more_through(cap: int, step: int) -> Non
 def test_parked_come_back_one_after_the_other() -> None:
     pace = Pace()
     assert [pace.park(100.0, 10.0) for _ in range(3)] == [100.0, 110.0, 120.0]
+
+
+def test_an_urgent_one_has_only_those_before_it_that_have_begun():
+    pace, every = Pace(), 20.0
+    for _ in range(30):  # a broadcast, 600 ms of it
+        pace.reserve(0, every)
+    pace.begin(0, every)
+    assert pace.next_place(1, urgent=True) == 20
+    pace.reserve(1, every, urgent=True)
+    assert pace.next_place(1, urgent=True) == 21, "behind its like"
+    assert pace.next_place(1) == 620, "the broadcast makes room for it"

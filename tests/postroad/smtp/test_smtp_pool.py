@@ -306,3 +306,21 @@ def test_spacing_keeps_any_window_also_over_two_owners(cap: int) -> None:
     assert 60 / every >= 0.9 * cap
     if cap >= 40:  # below, the second owner waits before its first one
         assert max(len(begun(0, cut)) + len(begun(cut, 60)) for cut in (0, 10, 30, 59.9)) <= cap
+
+
+async def test_urgent_mail_gets_the_next_connection() -> None:
+    pool = Pool(ScriptedTransport())
+    limits = replace(LIMITS, connections=1)
+    session, _ = await pool.acquire(PLACE, "mx1", "127.0.0.2", limits)
+    order: list[str] = []
+
+    async def ask(name: str, urgent: bool) -> None:
+        mine, _ = await pool.acquire(PLACE, "mx1", "127.0.0.2", limits, urgent=urgent)
+        order.append(name)
+        pool.release(PLACE, mine)
+
+    tasks = [asyncio.create_task(ask(*each)) for each in (("b1", False), ("b2", False), ("t1", True), ("t2", True))]
+    await asyncio.sleep(0)
+    pool.release(PLACE, session)
+    await asyncio.gather(*tasks)
+    assert order == ["t1", "t2", "b1", "b2"]
