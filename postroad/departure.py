@@ -25,6 +25,7 @@ from postroad.smtp import Pool as Connections
 
 PATIENCE_MS = 1100  # of one a second too: a place that is nearer is waited for, a later one parks the message
 YIELDS_MS = 5000  # what has waited for so long beyond its time lets nobody pass any more: it holds a connection
+WARM_UNKNOWN = 100  # one in so many of a day's plan may be under way: a crash leaves no more than these uncounted
 ORDER_MS = 60_000  # an order without an end is asked about again
 MANY = 10_000  # rates in memory before those that have passed are let go
 
@@ -247,7 +248,7 @@ class Departures:
                 bounced = kept.bounced if kept is not None and kept.day == warm.head else 0
                 if warm.used >= allowance or resolved.plan.paused(warm.used, bounced, 0):
                     return Wait(tomorrow, "warm-up")
-                if not warm.has_room(allowance):
+                if not warm.has_room(allowance, WARM_UNKNOWN):
                     return Wait(now + 1000, "warm-up")
         return Leave(source, limits, policy.version, 0.0, [], [(name, window) for name, window, _ in mine], warm)
 

@@ -103,9 +103,9 @@ class Window:
         """Places taken, after `move`."""
         return sum(self.counts)
 
-    def has_room(self, cap: int) -> bool:
-        """Whether one more may go, after `move`."""
-        return self.under_way < margin(cap) and sum(self.counts) < cap
+    def has_room(self, cap: int, unknown: int = UNKNOWN) -> bool:
+        """Whether one more may go, after `move`. One in `unknown` may be under way."""
+        return self.under_way < margin(cap, unknown) and sum(self.counts) < cap
 
     def take(self) -> None:
         """One goes."""
@@ -137,6 +137,6 @@ class Window:
         return _HEAD.size + 4 * n
 
 
-def margin(cap: int) -> int:
+def margin(cap: int, unknown: int = UNKNOWN) -> int:
     """How many messages of a window may be under way: what a crash leaves uncounted."""
-    return max(1, cap // UNKNOWN)
+    return max(1, cap // unknown)
