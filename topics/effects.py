@@ -327,7 +327,9 @@ class EffectRunner(Runner):
                 if surplus <= 0:
                     break
                 queue = self._queues[key]
-                left -= self._crowd_out(key, window, (queue.pop_last(window.source) for _ in range(surplus)))
+                stay = len(queue) - (count - share)
+                newest = [queue.pop_last(window.source) for _ in range(surplus)]
+                left -= self._crowd_out(key, window, reversed(newest), stay)
             if waiting - CROWD_LEFT > CROWD_STEP:
                 self._wake.set()
 
@@ -341,10 +343,10 @@ class EffectRunner(Runner):
             old = self._queues[key].take(
                 window.source, lambda item: item.window is window and item.record.offset < first
             )
-            self._crowd_out(key, window, old)
+            self._crowd_out(key, window, old, len(self._queues[key]))
 
-    def _crowd_out(self, key: bytes, window: Window, items: Iterable[Item]) -> int:
-        """How many of a key, taken out of its queue, were settled."""
+    def _crowd_out(self, key: bytes, window: Window, items: Iterable[Item], ahead: int) -> int:
+        """How many of a key, taken out of its queue, were settled: `ahead` others stay in it."""
         settled, back = 0, list[Item]()
         for item in items:
             self._taken(item)
@@ -357,7 +359,6 @@ class EffectRunner(Runner):
             ):
                 back.append(item)
             elif self._open(item) and not self._waits_for_twin(item):
-                ahead = len(self._queues[key]) if key in self._queues else 0
                 self._done.append((item, self._crowded(item, ahead)))
                 self._hold(window, 1)
                 settled += 1

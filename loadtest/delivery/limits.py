@@ -19,7 +19,7 @@ SETTLE_S = 5.0  # from the first message on: connections open, rates rise
 MOVES_S = 5.0  # after a worker has left or joined, in the short form
 MIN_USE = 0.9
 REPLY_MS = 100.0  # of sites whose connections are the cap
-FEWEST = 10  # events that a cap has room for: one more or less is a tenth
+FEWEST = 50  # events that a cap has room for: three spans have six edges, one more or less at each is a tenth
 ROOM = 1000  # a cap that never binds
 
 # What binds is told by the name.
