@@ -93,10 +93,9 @@ class StageApp(faust.App):
         """The stop closes the consumer in its turn."""
 
     def is_ready(self) -> bool:
-        """Every source partition that the group gave us is recovered and read from."""
-        read = self.consumer.sought()
-        return (
-            bool(read)
-            and self.runner.ready
-            and {tp for tp in self.consumer.assignment() if tp.topic in self.runner.sources} <= read
-        )
+        """Every source partition that the group gave us is recovered and read from. One of more workers than there are partitions
+        has none: it stands by, and is ready too."""
+        mine = {tp for tp in self.consumer.assignment() if tp.topic in self.runner.sources}
+        if not mine:
+            return self.consumer_generation_id > 0 and not self.rebalancing
+        return self.runner.ready and mine <= self.consumer.sought()

@@ -4,15 +4,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from faust.types import TP
 
 from agents import route, worker
 from agents.application import build
+from agents.stage_app import StageApp
 from agents.worker import STAGES, UnknownStage, chosen
 from topics.installation import Installation
 
 ROOT = Path(worker.__file__).parents[1]
+OWN = TP("mail.outbound", 0)
 
 
 def test_names_in_the_order_of_the_road():
@@ -87,3 +91,29 @@ def test_the_web_server_stays_off_whatever_faust_worker_says(tmp_path):
     app = build(route.stage, Installation("127.0.0.1:9", data_dir=tmp_path))
     app.conf.web_enabled = True
     assert list(app.boot_strategy.web_server()) == []
+
+
+def app_of(assigned, sought, *, generation=1, rebalancing=False, ready=True):
+    """What `is_ready` asks."""
+    return SimpleNamespace(
+        consumer=SimpleNamespace(assignment=lambda: assigned, sought=lambda: sought),
+        runner=SimpleNamespace(ready=ready, sources={"mail.outbound"}),
+        consumer_generation_id=generation, rebalancing=rebalancing,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("app", "expected"),
+    [
+        (app_of({OWN}, {OWN}), True),
+        (app_of({OWN}, set()), False),
+        (app_of({OWN}, {OWN}, ready=False), False),
+        (app_of(set(), set(), generation=0), False),
+        (app_of(set(), set(), rebalancing=True), False),
+        (app_of(set(), set(), ready=False), True),
+    ],
+    ids=["reads", "recovers", "store-silent", "not-joined", "rebalances", "stands-by"],
+)
+def test_ready_is_who_reads_all_it_has_or_has_nothing(app, expected):
+    """More workers than partitions: the one that got none was never ready, and whoever waited for it gave up."""
+    assert StageApp.is_ready(app) is expected
