@@ -152,6 +152,7 @@ class Consumer(stock.Consumer):
         self._next_read: dict[TP, int] = {}
         self._sought: set[TP] = set()  # read from only after `perform_seek`
         self._allowed: dict[str, int] = {}  # records that may still be read of a topic; all where it is not named
+        self._held_first = False  # whose turn it is to be fetched first
         self._revoking = False  # from the call to give partitions up until the next ones are assigned
         self._in_effect: set[Any] = set()  # batches, ticks or windows that may already have written something
         self._wake = asyncio.Event()
@@ -233,14 +234,28 @@ class Consumer(stock.Consumer):
             return "the fetcher brings nothing"
         return ""
 
+    async def until_current(self, work: Owned) -> bool:
+        """True once it `is_current`; False: drop the work, it comes again. What is owned is never dropped: nothing would bring
+        it again, and the mark of the next batch would say that it is finished."""
+        while not self.is_current(work):
+            if self.should_stop or not self.owns(work):
+                return False
+            await asyncio.sleep(0.02)  # a rebalance begins, and takes it away
+        return True
+
     async def begin_effects(self, work: Owned) -> bool:
         """To be awaited before the first write; a rebalance then waits for `finish` or `abandon`. False: drop the work."""
-        while self.is_current(work) and not self.holds_lease():
+        while await self.until_current(work):
+            if self.holds_lease():
+                self._in_effect.add(work)
+                return True
             await asyncio.sleep(0.05)  # frozen, or the broker is away: the next heartbeat tells
-        if not self.is_current(work):
-            return False
-        self._in_effect.add(work)
-        return True
+        return False
+
+    def is_oldest(self, batch: Batch) -> bool:
+        """All that was read before it is finished."""
+        queue = self._delivered.get(batch.tp)
+        return queue is not None and len(queue) > 0 and queue[0] is batch
 
     async def may_finish(self, work: Owned) -> bool:
         """After `begin_effects`, before a later write: False where another worker may own the partition by now. A rebalance or
@@ -429,17 +444,28 @@ class Consumer(stock.Consumer):
     def _fetchable(self) -> tuple[set[TP], float]:
         """Partitions to fetch from now, and for how long (s): not long where one was left out that may soon be ready."""
         ready, seconds = set(), 4 * POLL_SECONDS
+        reads = not self.app.rebalancing  # a recovery may have sought them a moment before its rebalance is over
         for tp in self._get_active_partitions():
             held = self._allowed.get(tp.topic, 1) <= 0
-            if self._is_changelog_tp(tp) or (tp in self._sought and not held and self._has_room(tp)):
+            if self._is_changelog_tp(tp) or (reads and tp in self._sought and not held and self._has_room(tp)):
                 ready.add(tp)
             elif tp in self._sought:
                 seconds = min(seconds, HELD_POLL_SECONDS if held else POLL_SECONDS)
         return ready, seconds
 
     async def _getmany(self, active_partitions: set[TP], timeout: float) -> Any:  # noqa: ASYNC109  # stock has it
-        most = [self._allowed[tp.topic] for tp in active_partitions if tp.topic in self._allowed]
-        return await self._thread.getmany(active_partitions, timeout, min(most, default=None))
+        """Sources that are held back are fetched apart, in turn with the others, so that what they may be read of is no bound for
+        those. Not both in one call: what the first fetch brought would be lost, were the second to raise."""
+        held = {tp for tp in active_partitions if tp.topic in self._allowed}
+        if not held:
+            return await self._thread.getmany(active_partitions, timeout)
+        most = min(self._allowed[tp.topic] for tp in held)
+        self._held_first = not self._held_first
+        turns: list[tuple[set[TP], int | None]] = [(active_partitions - held, None), (held, most)]
+        for tps, of_these in reversed(turns) if self._held_first else turns:
+            if tps and (records := await self._thread.getmany(tps, 0, of_these)):
+                return records
+        return await self._thread.getmany(active_partitions, timeout, most)  # nothing is there: the first of what comes
 
     async def _drain_messages(self, fetcher: Any) -> None:
         try:
@@ -470,7 +496,7 @@ class Consumer(stock.Consumer):
         changelog = self._is_changelog_tp(tp)
         if self._was_sought(tp, records):
             return
-        if not self.flow_active or not (tp in self._sought or changelog):
+        if not self.flow_active or not (changelog or (tp in self._sought and not self.app.rebalancing)):
             # not ours to drop: whoever resumes the flow must see them
             self._thread._ensure_consumer().seek(stock.ensure_aiokafka_TP(tp), records[0].offset)
             return

@@ -42,6 +42,10 @@ PREPARE_SLACK_S = 5.0  # beyond `prepare_s`, for a cancelled `prepare` to end
 _turn = asyncio.Lock()
 
 
+class Passed(RuntimeError):
+    """A mark would pass over records that nobody has worked on: the worker ends, and its next life reads them again."""
+
+
 class Lane:
     """Batches and ticks of one partition number, in the order in which they came."""
 
@@ -188,9 +192,11 @@ class StageRunner(Runner):
                                 todo = self._unfinished(batch, source)
                             values = {record.offset: self.decoded(record) for record in todo}
                         found = await self._prepare(todo, values, batch.tp.partition, preparer)
+                    if not await self.consumer.until_current(batch):
+                        return False
                     async with _turn:
                         if not self.consumer.is_current(batch):
-                            return False
+                            continue
                         if todo is None:
                             todo = self._unfinished(batch, source)
                         n, view, entries, outputs = self._compute(todo[:fit], values, batch.tp.partition, found or {})
@@ -205,7 +211,7 @@ class StageRunner(Runner):
                     await asyncio.sleep(HOLD_SECONDS)
                     if preparer is not None:
                         found = None
-                    if not self.consumer.is_current(batch):
+                    if not await self.consumer.until_current(batch):
                         return False
                     continue
                 self.wait_over(batch)
@@ -335,6 +341,10 @@ class StageRunner(Runner):
             if self.store is not None and (entries or progress):
                 if not await self.consumer.may_finish(work):  # frozen meanwhile: this write would be void, and
                     return False  # end its successor too (Overtaken)
+                if isinstance(work, Batch) and not self.consumer.is_oldest(work):
+                    raise Passed(
+                        f"{work.tp.topic}[{work.tp.partition}]: a batch before {work.first} was never finished"
+                    )
                 await self.store.write(work.tp.partition, entries, outputs, progress)
                 view.written()
         self.metrics.count("parts")

@@ -3,7 +3,7 @@
 Waiting costs nothing in the source's own topic, and much in the topics behind, where other mail stands in line with it. How long
 the road is: the records in its topics that their readers have not committed, asked of the broker twice a second. What may come
 onto it until the next look is the rest up to the bound; so it never gets far beyond it, whatever the source holds. The source
-alone is held back (`Consumer.allow`): the lane of the partition goes on with the others. topics/stall.py is told.
+alone is held back (`Consumer.allow`): the lane of the partition goes on with the others, and they are read as fast as ever. topics/stall.py is told.
 
 Readers commit once a second, so what they have just done counts as well, and a worker has its share of the bound.
 

@@ -76,7 +76,7 @@ def test_room_goes_by_the_messages_that_records_make():
 def consumer():
     found = Consumer.__new__(Consumer)
     found._delivered, found._allowed, found._held_bytes, found._sought = {}, {}, {HELD: 0, OTHER: 0}, {HELD, OTHER}
-    found._wake, found.app = asyncio.Event(), SimpleNamespace()
+    found._wake, found.app, found._held_first = asyncio.Event(), SimpleNamespace(rebalancing=False), False
     found._get_active_partitions = lambda: {HELD, OTHER}
     found._is_changelog_tp = lambda tp: False
     return found
@@ -92,13 +92,39 @@ def test_a_source_that_is_held_back_is_not_fetched_and_the_others_are():
     assert found._fetchable() == ({HELD, OTHER}, 4 * POLL_SECONDS)
 
 
+class Fetcher:
+    """What was fetched from the broker and waits to be read, by partition; `asked`: records that each call may bring."""
+
+    def __init__(self, **there):
+        self.there, self.asked = {HELD: list(range(there["held"])), OTHER: list(range(there["other"]))}, []
+
+    async def getmany(self, tps, seconds, most=None):
+        assert tps, "of none would be of all"
+        self.asked.append(most)
+        most, found = 2000 if most is None else most, {}
+        for tp in sorted(tps):
+            found[tp], self.there[tp] = self.there[tp][:most], self.there[tp][most:]
+            most -= len(found[tp])
+        return {tp: records for tp, records in found.items() if records}
+
+
+async def test_a_source_that_is_held_back_slows_no_other():
+    found = consumer()
+    found._thread = fetcher = Fetcher(held=10, other=10_000)
+    found.allow(HELD.topic, 1)
+    read = {HELD: 0, OTHER: 0}
+    for _ in range(12):
+        for tp, records in (await found._getmany(found._fetchable()[0], 1)).items():
+            read[tp] += len(records)
+            if tp == HELD:
+                found.allow(HELD.topic, 1)
+    assert read[OTHER] == 10_000, "six calls would do"
+    assert read[HELD] >= 5 and max(most for most in fetcher.asked if most is not None) == 1
+
+
 async def test_no_more_is_fetched_than_was_allowed():
-    found, asked = consumer(), []
-
-    async def getmany(tps, seconds, most):
-        asked.append(most)
-
-    found._thread = SimpleNamespace(getmany=getmany)
+    found = consumer()
+    found._thread = fetcher = Fetcher(held=0, other=0)
     found._deliver = lambda tp, records: None
     found._was_sought = lambda tp, records: False
     found.flow_active, found.highwater = True, lambda tp: 0
@@ -109,7 +135,7 @@ async def test_no_more_is_fetched_than_was_allowed():
     found._take(HELD, [1, 2, 3])
     found._take(OTHER, [1, 2, 3])
     await found._getmany({HELD, OTHER}, 1)
-    assert asked == [5, None, 2]
+    assert fetcher.asked == [5, None, 5, None, None, 2, 2]
     assert (found.allowed(HELD.topic), found.allowed(OTHER.topic)) == (2, None)
 
 

@@ -1,5 +1,6 @@
 """What aiokafka keeps to itself, and the low watermark."""
 
+import asyncio
 import time
 from collections import Counter, deque
 from types import SimpleNamespace
@@ -243,3 +244,50 @@ async def test_a_recovery_that_ends_while_its_partitions_are_given_up_reads_noth
     with pytest.raises(RebalanceAgain):
         await consumer.perform_seek()
     assert consumer._sought == set()
+
+
+class Rebalancing(Consumer):
+    """One that flows and does not stop."""
+
+    should_stop, flow_active = False, True
+
+    def __init__(self):
+        self.__dict__.update(consumer().__dict__, _sought={HERE}, _allowed={}, _next_read={})
+        self.app = SimpleNamespace(rebalancing=True, consumer_generation_id=1)
+        self._is_changelog_tp, self._get_active_partitions = (lambda tp: False), lambda: {HERE}
+        self.holds_lease, self.soughts = (lambda: True), []
+        self._thread = SimpleNamespace(
+            _ensure_consumer=lambda: SimpleNamespace(seek=lambda tp, to: self.soughts.append(to))
+        )
+        self._was_sought = lambda tp, records: False
+
+
+def test_nothing_is_delivered_while_a_rebalance_goes_on():
+    """A recovery seeks, and says a moment later that the rebalance is over. What was delivered in between was dropped as if it
+    were of the assignment before, and nothing brought it again."""
+    found = Rebalancing()
+    assert found._fetchable()[0] == set()
+    found._take(HERE, [SimpleNamespace(offset=7)])
+    assert found.soughts == [7] and not found._delivered[HERE]
+    found.app.rebalancing = False
+    assert found._fetchable()[0] == {HERE}
+
+
+async def test_what_is_owned_is_dropped_only_when_it_is_taken_away():
+    found, one, other = Rebalancing(), batch(0, 10), batch(10, 20)
+    found._delivered[HERE].extend([one, other])
+    first, second = (asyncio.ensure_future(found.begin_effects(each)) for each in (one, other))
+    await asyncio.sleep(0.05)
+    assert not first.done() and not second.done()
+    found._delivered[HERE].remove(other)
+    assert not await second
+    found.app.rebalancing = False
+    assert await first and one in found._in_effect
+
+
+def test_the_oldest_batch_is_the_first_that_is_not_finished():
+    found, one, other = Rebalancing(), batch(0, 10), batch(10, 20)
+    found._delivered[HERE].extend([one, other])
+    assert found.is_oldest(one) and not found.is_oldest(other)
+    found.finish(one)
+    assert found.is_oldest(other) and not found.is_oldest(one)
