@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from agents.stage_app import StageApp, Tables
+from postroad.shaping.layers import ATTEMPT_MAX_S
 from tables.store import Store
 from topics.batches import BatchRunner
 from topics.effects import EffectRunner
@@ -55,7 +56,8 @@ def fit(stage: EffectStage, own: Settings) -> None:
     from agents.send import SOURCES_MAX  # of stages that send: the others do without
 
     stage.limit = own.send_concurrency
-    stage.effect_s = SOURCES_MAX * own.limits().timeouts.longest + BESIDE_SMTP_S
+    timeouts = own.limits().timeouts  # the shaping file may have others, of each site, at any time
+    stage.effect_s = SOURCES_MAX * max(timeouts.longest, ATTEMPT_MAX_S * timeouts.scale) + BESIDE_SMTP_S
 
 
 def build(

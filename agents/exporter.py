@@ -1,11 +1,13 @@
 """What the stages of a process count, for Prometheus, at the setting `metrics`: `postroad_<name>_total{stage="..."}`, and
 as of the last look (topics/stall.py) `postroad_lag{stage,topic,partition}`, records not yet committed, and
-`postroad_waiting{stage,why}`, partitions that wait on purpose."""
+`postroad_waiting{stage,why}`, partitions that wait on purpose. Of sources that warm up, those that have used most of their day:
+`postroad_warmup_used{source,site}` and `postroad_warmup_allowance{source,site}`."""
 
 from __future__ import annotations
 
 import logging
 import re
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -17,13 +19,20 @@ from prometheus_client.registry import Collector
 from topics.metrics import Metrics
 
 log = logging.getLogger(__name__)
+Warming = Callable[[int], Iterable[tuple[str, str, int, int]]]  # of a UTC day: source, site, used, allowance
+_DAY_S = 86_400
+
+
+def none_warms(day: int) -> Iterable[tuple[str, str, int, int]]:
+    """Of a worker that does not send."""
+    return ()
 
 
 class Counters(Collector):
     """Counters and gauges as they are when somebody asks, which is in another thread. `sources`: (name of a stage, what it counts)."""
 
-    def __init__(self, sources: Sequence[tuple[str, Metrics]]):
-        self.sources = sources
+    def __init__(self, sources: Sequence[tuple[str, Metrics]], warming: Warming = none_warms):
+        self.sources, self.warming = sources, warming
 
     def collect(self) -> Iterable[Metric]:
         """One family a name, one sample a stage; then the gauges."""
@@ -45,15 +54,20 @@ class Counters(Collector):
                 lag.add_metric([stage, tp.topic, str(tp.partition)], records)
             for why, partitions in sorted(metrics.waiting.copy().items()):
                 waiting.add_metric([stage, why], partitions)
-        yield from (family for family in (lag, waiting) if family.samples)
+        used = GaugeMetricFamily("postroad_warmup_used", "messages sent today (UTC)", labels=["source", "site"])
+        allowance = GaugeMetricFamily("postroad_warmup_allowance", "of today's plan", labels=["source", "site"])
+        for source, site, sent, allowed in self.warming(int(time.time()) // _DAY_S):
+            used.add_metric([source, site], sent)
+            allowance.add_metric([source, site], allowed)
+        yield from (family for family in (lag, waiting, used, allowance) if family.samples)
 
 
-def serve(address: str, sources: Sequence[tuple[str, Metrics]]) -> Callable[[], Any]:
+def serve(address: str, sources: Sequence[tuple[str, Metrics]], warming: Warming = none_warms) -> Callable[[], Any]:
     """Answer at `address` (host:port) from a thread of its own; returns what ends it. A port that is taken is logged: mail goes
     on without figures."""
     host, _, port = address.rpartition(":")
     registry = CollectorRegistry()
-    registry.register(Counters(sources))
+    registry.register(Counters(sources, warming))
     try:
         server, thread = start_http_server(int(port), host.strip("[]"), registry)
     except OSError as exc:

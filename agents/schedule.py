@@ -18,7 +18,7 @@ from postroad.orders import Orders
 from tables import cancelled, due, sites
 from tables.cancelled import CANCELLED
 from tables.due import BEGINNING, DUE, NEVER, WAITING, Waiting
-from tables.sites import APPLIED, SITES
+from tables.sites import APPLIED, FLUSHED, SITES
 from topics.catalogue import ACCEPTED, DECISIONS, ENDINGS, EVENTS, ORDERS, SCHEDULED, SCORED, VALIDATED, Output
 from topics.stage import Stage
 from topics.state import View
@@ -30,7 +30,7 @@ OWN_TIME = ("held", "send-at")  # who waits for these does not wait to be tried:
 BACK = {"accepted": ACCEPTED, "validated": VALIDATED, "scored": SCORED}
 
 stage = Stage(NAME, reads=[SCHEDULED, DECISIONS], writes=[*BACK.values(), EVENTS, ENDINGS],
-              tables=[DUE, WAITING, CANCELLED, BEGINNING, SITES, APPLIED], follows=[ORDERS])  # fmt: skip
+              tables=[DUE, WAITING, CANCELLED, BEGINNING, SITES, APPLIED, FLUSHED], follows=[ORDERS])  # fmt: skip
 __getattr__ = application(stage)
 
 
@@ -53,7 +53,7 @@ def hold(entry: Scheduled, state: View) -> Output | None:
     if (order := known.bounced(message, site)) is not None:
         return ENDINGS.send(orders.bounce(message, order, state.now, NAME))
     until = entry["due_at"] if entry["due_at"] is not None else min(message["expires_at"], NEVER)
-    flush = known.flushed(message, site, entry["at"], state.now) if entry["reason"] not in OWN_TIME else None
+    flush = sites.flush_of(entry, known, state) if entry["reason"] not in OWN_TIME else None
     until = min(until, state.now) if flush else until
     state.due.put(due.key(until, message_id), entry)
     state.waiting.put(message_id, Waiting(round, until, cleared))
@@ -135,6 +135,7 @@ def _apply(order: Order, key: bytes, until: int, state: View) -> Iterator[Output
 
 
 def _flushed(entry: Scheduled, order: Order, state: View) -> Output:
+    sites.flushed(entry["message"], order, state)
     return EVENTS.send(event(entry["message"], "released", state.now, NAME, reason="flush", rule=order["by"],
                              detail=order.get("reason", "")))  # fmt: skip
 

@@ -16,7 +16,7 @@ from agents.services import Services
 from agents.signing import signed_by_tenant
 from avro.records import Attempt, Message
 from postroad.content import ContentMissing, ContentUnavailable
-from postroad.departure import Leave, Wait, place_of, source_key
+from postroad.departure import Leave, Wait, place_of
 from postroad.dkim import DkimError
 from postroad.events import ending, event
 from postroad.mime import needs_smtputf8
@@ -64,29 +64,29 @@ async def deliver(message: Message, state: View, possible_duplicate: bool) -> Se
         client = services.client()
         try:
             if client.pool.is_full(Place(place, found.source), found.limits):
-                found.done()
+                found.give_back()
                 return last or busy(message, state.now, flag)
             signed = signed or await signed_by_tenant(message, services, state.now)
             envelope = Envelope(message["return_path"], message["recipient"], needs_smtputf8(signed))
-            client = services.departures.client(client, found, client.pool)
-            result = await client.deliver(envelope, signed, route["hosts"], found.source, place, found.limits)
+            result = await services.departures.deliver(client, found, message, envelope, signed, state)
         except ContentUnavailable:
-            found.done()
+            found.give_back()
             return Parked(put_off(state.now, message["round"], message["expires_at"]), "content", flag)
         except (ContentMissing, DkimError) as exc:
-            found.done()
+            found.give_back()
             return Sent(local(Reply(554, "5.6.0", str(exc))), flag)
         except BaseException:
             found.done()
             raise
+        if isinstance(result, Wait):
+            return last or Parked(result.until, result.reason, flag)
         if result.outcome == "connection-limit":
-            found.done()
             return last or busy(message, state.now, flag)
         last = Sent(result, flag, found, last)
-        if not (result.about_us and result.reply.permanent):
+        if found.is_lost or not (result.about_us and result.reply.permanent):
             break
         until = refused_until(policy.rules_of(route["site"]), result, state.now)
-        services.departures.refuse(state.partition, source_key(place, found.source.name), until)
+        services.departures.refuse(found, until)
     return last
 
 
@@ -121,13 +121,13 @@ def settle(message: Message, outcome: Sent | Parked | Expired | None, state: Vie
     state.deliveries.put(message["message_id"], tried, until)
     if not isinstance(outcome, Sent):
         message["possible_duplicate"] = outcome.possible_duplicate
+    usage.keep(message, outcome, state)
     if isinstance(outcome, Expired):
         yield ENDINGS.send(ending(message, "expired", now, NAME, "expired"))
         return
     if isinstance(outcome, Parked):
         yield from park(message, NAME, now, min(outcome.until, message["expires_at"]), outcome.reason)
         return
-    usage.keep(message, outcome, state)
     result, decision = outcome.result, ""
     for one, key, standing, action in standings(message, outcome, state.services.shaping.policy, state.shaping, now):
         state.shaping.put(key, standing, now + shaping.KEPT_MS)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from functools import cache
+import time
+from functools import cache, lru_cache
 from typing import Any
 
-from avro.records import Order, Tenant
+from avro.records import Grade, Order, Tenant
 from postroad.content import Contents, ContentStore
-from postroad.departure import Departures, share
+from postroad.departure import Departures
 from postroad.dkim import BodyHashes
 from postroad.dns import DnsResolver, Resolver
 from postroad.egress import Pool
 from postroad.lame import Lame
+from postroad.reputation import counts_of_today
 from postroad.retry import RetrySchedule
 from postroad.settings import Settings, load
 from postroad.shaping.policy import Watched
 from postroad.smtp import AioTransport, Client
 from postroad.smtp import Pool as Connections
-from topics.catalogue import ORDERS, TENANTS
+from topics.catalogue import ORDERS, STANDINGS, TENANTS
 from topics.follower import Follower
 from topics.installation import Installation
 
@@ -31,19 +33,25 @@ class Services:
         self.installation = Installation(**settings.installation())
         self.tenants: Any = Follower[Tenant](self.installation, TENANTS)  # a mapping: tests give a dictionary
         self.orders: Any = Follower[Order](self.installation, ORDERS)  # likewise
+        self.standings: Any = Follower[Grade](self.installation, STANDINGS)  # likewise
         self.pools: dict[str, Pool] = settings.pools()
         self.resolver: Resolver = DnsResolver(settings.dns_servers, settings.dns_timeout_s)
         self.contents: ContentStore = Contents(settings.content, settings.content_inline_max)
         self.retries = RetrySchedule(tuple(settings.retry_delays_s), settings.retry_jitter, tuple(settings.greylist_s))
         self.body_hashes = BodyHashes()
         self.shaping = Watched(settings.shaping, settings.limits())
-        self.departures = Departures()
+        self.departures = Departures(complaints=self.complaints, standings=self.standings)
         self.lame = Lame()
         self._client: Client | None = None
+        self._at_once = lru_cache(maxsize=8192)(self._connections_twice)
 
     async def start(self) -> None:
-        """Return when tenants and orders are known."""
-        await asyncio.gather(self.tenants.ready(), self.orders.ready())
+        """Return when tenants, orders and standings are known."""
+        await asyncio.gather(self.tenants.ready(), self.orders.ready(), self.standings.ready())
+
+    def complaints(self, source: str) -> tuple[int, int]:
+        """Of the mail of a source today: sent, complained of."""
+        return counts_of_today(self.standings, source, time.time_ns() // 1_000_000)
 
     def store_options(self) -> dict[str, int]:
         """Bounds on the memory of each stage's tables."""
@@ -52,11 +60,16 @@ class Services:
                 "cache_entries": settings.cache_entries}  # fmt: skip
 
     def messages_at_once(self, key: bytes) -> int:
-        """How many messages of a key of mail.outbound (site#shard) are in work at once: one for each connection, and one
-        behind it."""
+        """How many messages of a key of mail.outbound (site#shard) are in work at once: one for each connection of each source, and
+        one behind it; where there are several sources, no more than half of what the worker does at once."""
+        return self._at_once(self.shaping.policy.version, key)
+
+    def _connections_twice(self, version: str, key: bytes) -> int:
         site, _, shard = key.decode(errors="replace").rpartition("#")
         limits = self.shaping.policy.limits(site)
-        return 2 * max(1, share(limits, int(shard) if shard.isdecimal() else 0).connections)
+        twice = 2 * max(1, limits.share(int(shard) if shard.isdecimal() else 0).connections)
+        sources = max(sum(source.weight > 0 for source in pool.sources) for pool in self.pools.values())
+        return max(twice, min(twice * sources, self.settings.send_concurrency // 2))
 
     def client(self) -> Client:
         """The SMTP client, with the connections of this process."""
@@ -68,7 +81,12 @@ class Services:
     async def lost(self, partition: int) -> None:
         """Another worker gets a partition of send: return when no connection of its sites is open."""
         pool = self.client().pool
-        await asyncio.gather(*(pool.close_site(place) for place in self.departures.lost(partition)))
+        places = self.departures.lost(partition)
+        are_open = [place for place in places if pool.connections_for(place)]
+        closing = asyncio.gather(*(pool.close_site(place) for place in are_open))
+        for place in set(places).difference(are_open):
+            await pool.close_site(place)  # at once: only when its next connection may begin is remembered
+        await closing
 
 
 @cache

@@ -4,7 +4,7 @@ Rates (w = 1 s) by GCRA (ITU-T I.371) with 0.95 N and a burst of one: N + 1 mess
 to wake-ups that come late (`TOLERANCE`), three are left to the network. Hours and days by counts in `Window`.
 
 What an owner that died has sent and not written down is bounded and charged to its successor: a rate begins a window later, a
-window with `margin` places taken; so many messages at most are under way in it.
+window with `margin` places taken; so many messages at most are under way in it (used.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ TOLERANCE = 0.02  # of the window: how far a late one may be caught up with
 UNKNOWN = 20  # one in so many places of a window may be under way, and is lost to a take-over
 SLOTS = 30  # of a window: one more is counted, so at least 30 / 31 of it are used
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+LINES = 64  # of those that were told when to come back: one for each lane and tenant
 _HEAD = struct.Struct(">qH")
 
 
@@ -38,11 +39,10 @@ def unknown_ms(every: float) -> float:
 @dataclass(slots=True)
 class Pace:
     """One rate. Times are milliseconds of a clock that never steps. Places are given out in order (`reserve`) and taken where
-    the message begins (`begin`), however late it wakes up; `park` gives times to those that do not wait."""
+    the message begins (`begin`), however late it wakes up."""
 
     reserved: float = 0.0
     actual: float = 0.0
-    parked: float = 0.0
     urgent_reserved: float = 0.0
     urgent: int = 0  # urgent ones that wait to begin: the others let them pass
 
@@ -56,6 +56,12 @@ class Pace:
         if urgent:
             self.urgent_reserved = max(self.urgent_reserved, now) + every
 
+    def give_back(self, every: float, urgent: bool = False) -> None:
+        """One that has reserved does not come: the next has its place."""
+        self.reserved = min(self.reserved, max(self.actual, self.reserved - every))
+        if urgent:
+            self.urgent_reserved = min(self.urgent_reserved, max(self.actual, self.urgent_reserved - every))
+
     def wait(self, now: float, every: float) -> float:
         """How long a message has to wait that would begin now."""
         return max(0.0, self.actual - tolerance_ms(every) - now)
@@ -64,14 +70,32 @@ class Pace:
         """It begins now; `wait` has said 0."""
         self.actual = max(self.actual, now) + every
 
-    def park(self, earliest: float, every: float) -> float:
-        """When to come back, `earliest` or later, and behind all that were told before."""
-        self.parked = max(self.parked + every, earliest)
-        return self.parked
-
     def is_over(self, now: float) -> bool:
         """Whether it says nothing any more."""
-        return max(self.reserved, self.actual, self.parked) <= now
+        return max(self.reserved, self.actual) <= now
+
+
+@dataclass(slots=True)
+class Lines:
+    """When those come back that do not wait for their turn: each lane (urgent or not) and tenant stands in a line of its own,
+    so that nobody's blast is in front of others. The lines of a lane share what there is."""
+
+    told: dict[tuple[bool, str], float] = field(default_factory=dict)
+
+    def park(self, now: float, earliest: float, every: float, urgent: bool, tenant: str) -> float:
+        """When to come back: at `earliest`, and behind those of the same line. `every`: between two of the lane."""
+        who = urgent, tenant
+        if who not in self.told and len(self.told) >= LINES:
+            self.told = {line: until for line, until in self.told.items() if until > now}
+            if len(self.told) >= LINES:
+                who = urgent, ""
+        lines = 1 + sum(until > now and line != who and line[0] == urgent for line, until in self.told.items())
+        self.told[who] = max(self.told.get(who, earliest - lines * every) + lines * every, earliest)
+        return self.told[who]
+
+    def is_over(self, now: float) -> bool:
+        """Whether all of them have come back."""
+        return all(until <= now for until in self.told.values())
 
 
 @dataclass(slots=True)
@@ -86,6 +110,7 @@ class Window:
     head: int = 0
     counts: list[int] = field(default_factory=list)  # the current slot last
     under_way: int = 0
+    _shifted: int = 0  # slots, by `shift`
 
     def move(self, now_ms: int) -> None:
         """To the slot of now. A clock that went back leaves the counts as they are, one that was wrong by a window or more has
@@ -98,6 +123,12 @@ class Window:
             self.counts = [*self.counts, *[0] * passed][-(self.slots + 1) :]
             self.head = at
 
+    def shift(self, ms: int) -> None:
+        """The clock was set ahead by so much: what counts grows no older by it, nor younger by more than a slot."""
+        slots = -(-ms // self.slot_ms)
+        self.head += slots
+        self._shifted += slots
+
     @property
     def used(self) -> int:
         """Places taken, after `move`."""
@@ -107,10 +138,18 @@ class Window:
         """Whether one more may go, after `move`. One in `unknown` may be under way."""
         return self.under_way < margin(cap, unknown) and sum(self.counts) < cap
 
-    def take(self) -> None:
-        """One goes."""
+    def take(self) -> int:
+        """One goes; the slot for `give_back`."""
         self.counts[-1] += 1
         self.under_way += 1
+        return self.head - self._shifted
+
+    def give_back(self, slot: int) -> None:
+        """One that was under way has not gone."""
+        self.under_way -= 1
+        at = min(len(self.counts), len(self.counts) - self.head + self._shifted + slot) - 1
+        if at >= 0 and self.counts[at]:
+            self.counts[at] -= 1
 
     def free_at(self, cap: int, now_ms: int) -> int:
         """When one may go, after `move`: now, soon, or when enough slots have passed (ms)."""

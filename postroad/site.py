@@ -63,18 +63,17 @@ def operator_of(host: str) -> str:
     return _registered()(name) or name
 
 
-def site_of(hosts: Sequence[str], named: Callable[[str], str] | None = None) -> str:
+def site_of(hosts: Sequence[str], named: Callable[[str], str | None] | None = None) -> str:
     """The site of a domain's most preferred MX hosts: never empty, at most 200 characters.
 
     That of the operator who runs most of them, the first by name of several: so a domain with hosts of two operators shares
     the limits of one, in place of having its own beside theirs. `named`: the overrides of the shaping file, a host's name in,
-    its site's out, or the same name where the file does not know it (`Policy.site_of`). Raises ValueError without hosts: such
-    a domain takes no mail.
+    its site's out, which may be the same, or None where the file does not know it (`Policy.named`). Raises ValueError without
+    hosts: such a domain takes no mail.
     """
     operators: Counter[str] = Counter()
     for host in filter(None, map(_plain, hosts)):
-        site = named(host) if named else host
-        operators[site if site != host else operator_of(host)] += 1
+        operators[(named(host) if named else None) or operator_of(host)] += 1
     if not operators:
         raise ValueError("a site needs at least one MX host name")
     site = min(operators, key=lambda operator: (-operators[operator], operator))

@@ -5,8 +5,10 @@ connection itself are listed in smtp_session. Nothing here raises on what a netw
 in bounded time, in a `Result`.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from postroad.dns import Resolver
 from postroad.egress import Source
@@ -20,6 +22,7 @@ from postroad.smtp_timeouts import SmtpTimeouts
 from postroad.smtp_transport import AioTransport
 
 __all__ = [
+    "AT_ONCE",
     "AioTransport",
     "Client",
     "Envelope",
@@ -35,11 +38,28 @@ __all__ = [
     "SmtpTimeouts",
     "Step",
     "Transport",
+    "Turn",
     "failed",
 ]
 
 MAX_ADDRESSES = 5  # tried in one attempt: Postfix smtp_mx_address_limit; RFC 5321 5.1 asks for two at least
 MAX_HOSTS = 10  # looked up in one attempt, since each may cost a DNS time-out
+
+
+async def _at_once() -> None:
+    pass
+
+
+class Turn(NamedTuple):
+    """When a message may begin. `urgent`: it gets the next connection, before those that wait and are not. `begin`: awaited on each
+    connection that it gets, before the first word about it, as long as its rates ask; what it raises ends the attempt, and the
+    connection is kept for others."""
+
+    urgent: bool = False
+    begin: Callable[[], Awaitable[None]] = _at_once
+
+
+AT_ONCE = Turn()
 
 
 class Client:
@@ -57,8 +77,9 @@ class Client:
         self._resolver, self._clock, self._lame = resolver, clock, Lame() if lame is None else lame
 
     async def deliver(
-        self, envelope: Envelope, message: bytes, hosts: Sequence[str], source: Source, site: str, limits: Limits
-    ) -> Result:
+        self, envelope: Envelope, message: bytes, hosts: Sequence[str], source: Source, site: str, limits: Limits,
+        turn: Turn = AT_ONCE,
+    ) -> Result:  # fmt: skip
         """One attempt: hosts in the given order (lame addresses last) until one has taken a word about the message.
 
         What a host says before MAIL (banner, EHLO, STARTTLS) is about the connection and sends the attempt to the next
@@ -77,7 +98,7 @@ class Client:
                 if tried == MAX_ADDRESSES or (tried and self._clock() >= deadline):
                     return self._timed(result, started, laps)
                 tried += 1
-                result = await self._try(envelope, message, name, address, place, limits, laps)
+                result = await self._try(envelope, message, name, address, place, limits, laps, turn)
                 if not self._goes_on(result):
                     return self._timed(result, started, laps)
         return self._timed(result, started, laps)
@@ -112,11 +133,12 @@ class Client:
         return found
 
     async def _try(
-        self, envelope: Envelope, message: bytes, host: str, address: str, place: Place, limits: Limits, laps: Laps
-    ) -> Result:
+        self, envelope: Envelope, message: bytes, host: str, address: str, place: Place, limits: Limits, laps: Laps,
+        turn: Turn,
+    ) -> Result:  # fmt: skip
         for again in (True, False):
             try:
-                session, reused = await self.pool.acquire(place, host, address, limits, laps)
+                session, reused = await self.pool.acquire(place, host, address, limits, laps, turn.urgent)
             except Failure as failure:
                 step = failure.step
                 if step.outcome not in ("replied", "connection-limit", "tls-failed"):
@@ -124,10 +146,15 @@ class Client:
                 return Result(step.phase, step.outcome, step.reply, host, address)
             if not reused:
                 self._lame.forget(place.source.name, address)
+            keep = True
             try:
+                await turn.begin()
                 step = await session.send(envelope, message, laps)
+            except asyncio.CancelledError:
+                keep = False  # its site may be another worker's by now
+                raise
             finally:
-                self.pool.release(place, session)
+                self.pool.release(place, session, keep)
             result = Result(step.phase, step.outcome, step.reply, host, address, session.tls, 0, reused)
             if not (again and reused and step.phase == "mail" and not session.alive):
                 break

@@ -67,6 +67,7 @@ class _Spot:
     idle: list[_Idle] = field(default_factory=list)  # the longest idle first
     waiters: deque[_Waiter] = field(default_factory=deque)
     full_until: float = 0
+    lost: bool = False  # another worker has it by now, and connections of ours are still in use
     alarm: asyncio.TimerHandle | None = None  # when the next connection may begin
 
 
@@ -96,6 +97,7 @@ class Pool:
         self._wait_s, self._full_s = wait_s, full_s
         self._sites: dict[str, dict[str, _Spot]] = {}  # by source name
         self._begun: dict[str, dict[str, float]] = {}  # when a place's even spacing has caught up with what was begun
+        self._left: dict[str, dict[str, float]] = {}  # the same of sites that were closed: they may come back
         self._broken_tls: dict[tuple[str, str], float] = {}  # site and address -> until
         self._given_away: dict[str, asyncio.Event] = {}  # set when its last connection is closed
         self._shut = False
@@ -114,7 +116,7 @@ class Pool:
     ) -> tuple[Session, bool]:
         """A session to the address and whether it was used before; `urgent` before those that wait and are not. Raises Failure (connection-limit among others)."""
         spot = self._spot(place, limits)
-        grant = self._grant(spot, address) if not spot.waiters else None
+        grant = self._grant(spot, address, opens=not spot.waiters)
         if grant is None:
             grant = await self._wait(spot, address, urgent)
         if grant.refused:
@@ -127,12 +129,14 @@ class Pool:
             self._freed(spot)
             raise
 
-    def release(self, place: Place, session: Session) -> None:
-        """Give a session back: kept while it is alive and within the limits, else closed."""
+    def release(self, place: Place, session: Session, keep: bool = True) -> None:
+        """Give a session back: kept while it is alive and within the limits, else closed. Not to `keep`: of a delivery that was
+        cancelled, for its site may be another worker's by now."""
         spot = self._sites[place.site][place.source.name]
         limits, surplus = spot.limits, spot.open - spot.closing > spot.limits.connections
         spent = session.sent >= limits.messages_per_connection or limits.idle_s <= 0
-        if not session.alive or spent or surplus or self._shut or place.site in self._given_away:
+        lost = spot.lost or place.site in self._given_away
+        if not (keep and session.alive) or spent or surplus or self._shut or lost:
             self._close(spot, session)
             return
         timer = asyncio.get_running_loop().call_later(limits.idle_s, self._expire, spot, session)
@@ -160,7 +164,7 @@ class Pool:
         """Close a site's connections, for its partition goes to another worker: return when all sockets are closed.
 
         Those in use are not aborted: they close when they are released, and are waited for that long; how many are left
-        is returned. Meanwhile nobody gets a connection to the site; afterwards it is as if never seen.
+        is returned. Meanwhile nobody gets a connection to the site; afterwards it may come back.
         """
         gone = self._given_away.setdefault(site, asyncio.Event())
         for spot in list(self._sites.get(site, {}).values()):
@@ -176,7 +180,10 @@ class Pool:
             pass
         finally:
             self._given_away.pop(site, None)
-            self._begun.pop(site, None)
+            if (begun := self._begun.pop(site, None)) is not None:
+                _remember(self._left, site, {**self._left.get(site, {}), **begun})
+            for spot in self._sites.get(site, {}).values():
+                spot.lost = True
         return self.connections_for(site)
 
     def close(self) -> None:
@@ -209,11 +216,14 @@ class Pool:
         return await self._transport.connect(place.source, host, address, self._port, limits, False, laps)
 
     def _may_begin(self, place: Place, limits: Limits) -> float:
-        """When a new connection may begin."""
+        """When a new connection may begin. A place that comes back waits before the first one: its other owner may just have begun
+        one, and were some at once again, many moves in a minute would add up."""
         every, at_once = spacing(max(1, limits.new_per_minute))
         begun = self._begun.get(place.site, {}).get(place.source.name)
         if begun is None:
-            begun = self._clock() + every if limits.new_per_minute < CALM else 0
+            left = self._left.get(place.site, {}).get(place.source.name)
+            waits = left is not None or limits.new_per_minute < CALM
+            begun = max(left or 0, self._clock() + every * at_once) if waits else 0
             sources = self._begun.get(place.site, {})
             sources[place.source.name] = begun
             _remember(self._begun, place.site, sources)
@@ -234,7 +244,7 @@ class Pool:
         spot = spots.get(place.source.name)
         if spot is None:
             spot = spots[place.source.name] = _Spot(place, limits)
-        spot.limits = limits
+        spot.limits, spot.lost = limits, False
         if (surplus := spot.open - spot.closing - limits.connections) > 0:
             for idle in spot.idle[:surplus]:
                 self._close_idle(spot, idle)
@@ -242,22 +252,29 @@ class Pool:
             self._serve(spot)
         return spot
 
-    def _grant(self, spot: _Spot, address: str) -> _Grant | None:
+    def _grant(self, spot: _Spot, address: str, opens: bool) -> _Grant | None:
+        """A session to use again, or where it `opens` (nobody waits for longer to do so) a place to open one."""
         spot.held = True
         try:
-            return self._decide(spot, address, self._clock())
+            if (session := self._reuse(spot, address)) is not None:
+                return _Grant(session)
+            return self._room(spot) if opens else None
         finally:
             spot.held = False
 
-    def _decide(self, spot: _Spot, address: str, now: float) -> _Grant | None:
+    def _reuse(self, spot: _Spot, address: str) -> Session | None:
         limits = spot.limits
         for idle in reversed(list(spot.idle)):  # the freshest: the others may go stale and be closed
             if idle.address == address:
                 if idle.session.alive and idle.session.sent < limits.messages_per_connection:
                     idle.timer.cancel()
                     spot.idle.remove(idle)
-                    return _Grant(idle.session)
+                    return idle.session
                 self._close_idle(spot, idle)
+        return None
+
+    def _room(self, spot: _Spot) -> _Grant | None:
+        limits, now = spot.limits, self._clock()
         at = self._may_begin(spot.place, limits)
         if now < at:
             if spot.alarm is None:
@@ -305,14 +322,18 @@ class Pool:
             self._forget(spot)
 
     def _serve(self, spot: _Spot) -> None:
-        while spot.waiters:
-            if spot.waiters[0].future.done():  # cancelled
-                spot.waiters.popleft()
-                continue
-            grant = self._grant(spot, spot.waiters[0].address)
-            if grant is None:
+        """In turn; those behind one that may not open a connection yet get what is idle to their hosts."""
+        opens = True
+        for waiter in list(spot.waiters):
+            if not opens and not spot.idle:
                 return
-            spot.waiters.popleft().future.set_result(grant)
+            grant = None if waiter.future.done() else self._grant(spot, waiter.address, opens)  # done: cancelled
+            if grant is None and not waiter.future.done():
+                opens = False
+                continue
+            spot.waiters.remove(waiter)
+            if grant is not None:
+                waiter.future.set_result(grant)
 
     # closing
 

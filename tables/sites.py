@@ -5,6 +5,8 @@ in `due`. Names are cut to `NAME_MAX`. Of a message that an older release put th
 without one in `due` counts for nothing, a message without an entry comes by its time.
 
 `applied`: key = order_id; value = the time of the order and the place in `sites` behind what it has passed.
+
+`flushed`: key = message id; value = the time in ms of the order that has let it go. Kept for a day: clocks differ by less.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ from __future__ import annotations
 from typing import NamedTuple, TypedDict
 
 from avro.records import Message, Order, Scheduled
-from postroad.orders import NAME_MAX, scope_of, site_of
+from postroad.orders import NAME_MAX, Orders, scope_of, site_of
 from tables import due
 from tables.values import shape, to_int, to_json
 from topics.state import Table, View
 
 SEEKS = 100  # of one `find`: a site is looked for under each tenant that has something waiting
 AT_ONCE = 200
+FLUSHED_KEPT_MS = 86_400_000
 
 
 class Applied(TypedDict):
@@ -39,6 +42,7 @@ class Found(NamedTuple):
 
 SITES: Table[int] = Table(5, "sites", to_int, int, cached=False)
 APPLIED: Table[Applied] = Table(6, "applied", to_json, shape(Applied))
+FLUSHED: Table[int] = Table(7, "flushed", to_int, int, expires=True, cached=False)
 
 
 def key(message: Message) -> bytes:
@@ -59,10 +63,27 @@ def forget(entry: Scheduled, until: int, state: View) -> None:
     state.sites.delete(key(entry["message"]))
 
 
+def flush_of(entry: Scheduled, known: Orders, state: View) -> Order | None:
+    """The flush by which an entry that comes goes on at once. An order lets a message go once: where the clock of whoever
+    parks it is behind, it would seem to have waited since before the order, and go round and round; its time is put right."""
+    message = entry["message"]
+    flush = known.flushed(message, site_of(message), entry["at"], state.now)
+    if flush is None or (let_go := state.flushed.get(message["message_id"])) is None:
+        return flush
+    entry["at"] = max(entry["at"], let_go + 1)
+    return known.flushed(message, site_of(message), entry["at"], state.now)
+
+
+def flushed(message: Message, order: Order, state: View) -> None:
+    """The order has let it go."""
+    state.flushed.put(message["message_id"], order["at"], state.now + FLUSHED_KEPT_MS)
+
+
 def next_of(order: Order, state: View) -> list[tuple[bytes, int]] | None:
-    """What the order is about and has not passed yet, some of it; it has passed that then. None: it is over."""
+    """What the order is about and has not passed yet, some of it; it has passed that then. None: it is over. One of another time
+    is another order, of an earlier one too: it may be from a machine whose clock is behind."""
     applied: Applied | None = state.applied.get(order["order_id"])
-    if applied is None or applied["at"] < order["at"]:
+    if applied is None or applied["at"] != order["at"]:
         applied = {"at": order["at"], "over": False, "cursor": ""}
     elif applied["over"]:
         return None

@@ -102,6 +102,11 @@ class Window:
         """Begun by an earlier owner who left no result."""
         return offset >= self._doubt_low and bool(self._doubt >> (offset - self._doubt_low) & 1)
 
+    @property
+    def doubts(self) -> int:
+        """How many there are of those."""
+        return self._doubt.bit_count()
+
     def begin(self, offset: int) -> None:
         self.begun |= 1 << (offset - self.low)
 
@@ -166,6 +171,7 @@ class EffectRunner(Runner):
         self._young: dict[Item, float] = {}  # running -> since when (monotonic), the first begun first
         self._slow: dict[Item, float] = {}  # running for long: hosts that say nothing are not to stop all the others
         self._hung: dict[Item, float] = {}  # running for so long that their key gets few at once
+        self._in_doubt: dict[int, int] = {}  # by partition: `View.in_doubt`
         self._per_key = Counter[bytes]()
         self._first_lane = Counter[bytes]()  # of `_per_key`, those of the first lane
         self._at_once: dict[bytes, int] = {}  # key -> effects that it may have now; none: FEW
@@ -193,6 +199,9 @@ class EffectRunner(Runner):
             if not self.store.is_ours(tp.partition):  # another worker was here since: it knows of ours as begun
                 self._cancel(place for place in self._tasks if place[0] == tp)
             source = self.sources[tp.topic]
+            if all(other.partition != tp.partition for other in self._windows):
+                windows = (Window(tp, 0, n, self.store.progress(tp.partition, n)) for n in self.sources.values())
+                self._in_doubt[tp.partition] = sum(each.doubts for each in windows)
             window = self._windows[tp] = Window(tp, batch.first, source, self.store.progress(tp.partition, source))
         for record in batch.records:
             window.order.append(record.offset)
@@ -447,6 +456,7 @@ class EffectRunner(Runner):
     def _view(self, item: Item) -> View:
         view = self.store.view(item.record.partition)
         view.services, view.now, view.record = self.wiring.services, self.wiring.clock(), item.record
+        view.in_doubt = self._in_doubt.get(item.record.partition)
         return view
 
     def _leave(self, item: Item) -> None:

@@ -85,10 +85,13 @@ class View:
     """One partition for the time of one write: `state.<table>.get/put/delete/scan`.
 
     Beside the tables a handler finds here: `now` (ms), `record` (the Kafka record in work), `services` (what the process
-    gave the stage: settings, tenants, resolver, ...) and `found` (what `prepare` has put there).
+    gave the stage: settings, tenants, resolver, ...) and `found` (what `prepare` has put there). In an effect stage also
+    `in_doubt`: how many effects earlier owners of the partition had begun and left without a result, when it was taken over; 0 after a
+    clean hand-over, None where nobody knows.
     """
 
     now: int = 0
+    in_doubt: int | None = None
     record: Any = None
     services: Any = None
     found: dict[Any, Any]

@@ -96,7 +96,7 @@ def _shown(key: str, value: Any) -> str:
         return " ".join(_shown(key, item) for item in value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    if key in ("idle", "broken_tls", "retry.delays", "retry.greylist") or key.startswith("timeouts."):
+    if key in ("idle", "broken_tls") or key.endswith((".delays", ".greylist")) or key.startswith("timeouts."):
         return _time(value)
     return "unlimited" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 

@@ -186,6 +186,7 @@ PLACE = {
     "broken_tls": duration(0, 365 * DAY_S),
     "timeouts": table(TIMEOUTS),
     "retry": table(RETRY),
+    "retry_broadcast": table(RETRY),
 }
 SITE = {**PLACE, "shards": whole(1, SHARDS_MAX), "hosts": each(hosts)}
 DEFAULT = {**PLACE, "shards": SITE["shards"]}

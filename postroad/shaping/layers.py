@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 from postroad.shaping import fields
 from postroad.shaping.automatic import Rule
 from postroad.shaping.reading import Fault, Reader, ShapingError
+from postroad.smtp_timeouts import SmtpTimeouts
 
 SIZE_MAX = 1 << 20  # bytes or characters of a file
+ATTEMPT_MAX_S = 7200  # that the time-outs of a place may add up to (`SmtpTimeouts.longest`; 5,400 as built in)
 _TOP = ("default", "site", "source", "tenant", "rule", "warmup")
 Table: TypeAlias = "dict[str, Value]"
 
@@ -59,6 +62,7 @@ def read(text: str, origin: str, layers: Layers) -> None:
             reader.fault(("warmup", name), "wants a start: start = 2026-11-30")
     _read_rules(content.get("rule", []), origin, layers, reader)
     _check_hosts(layers, reader)
+    _check_timeouts(layers, reader)
     if reader.faults:
         raise ShapingError(origin, reader.faults)
 
@@ -138,3 +142,21 @@ def _check_hosts(layers: Layers, reader: Reader) -> None:
         for host in table["hosts"].value if "hosts" in table else ():
             if owner.setdefault(host, path[1]) != path[1]:
                 reader.fault((*path, "hosts"), f"has {host}, which is of site {owner[host]}")
+
+
+def _check_timeouts(layers: Layers, reader: Reader) -> None:
+    """No attempt may take longer than the worker waits for one before it counts as hung."""
+    said = {path: item.value for path, table in layers.tables.items() if (item := table.get("timeouts"))}
+    sites = {path[1] for path in said if path[0] == "site"} | {""}
+    sources = {path[-1] for path in said if path[-2:-1] == ("source",)} | {""}
+    told = set()
+    for site in sorted(sites):
+        for source in sorted(sources):
+            places = [("default",), ("site", site), ("source", source), ("site", site, "source", source)]
+            found = [path for path in places if path in said]
+            merged = {key: value for path in found for key, value in said[path].items()}
+            longest = replace(SmtpTimeouts(), **merged).longest
+            if longest > ATTEMPT_MAX_S and found[-1] not in told:
+                told.add(found[-1])
+                why = f"let one attempt take {longest:,.0f} s; together they may be {ATTEMPT_MAX_S:,} s: shorten some of them"
+                reader.fault((*found[-1], "timeouts"), why)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from avro.records import MessageStream
 from postroad.retry import RetrySchedule
 from postroad.smtp_timeouts import SmtpTimeouts
 
@@ -30,7 +31,12 @@ class Limits:
     broken_tls_s: float = 3.0 * DAY_S  # a host whose STARTTLS fails is tried without it for so long, where not required
     timeouts: SmtpTimeouts = field(default_factory=SmtpTimeouts)
     retry: RetrySchedule = field(default_factory=RetrySchedule)
+    retry_broadcast: RetrySchedule | None = None  # of broadcasts, where it is another
     shards: int = 1
+
+    def retry_of(self, stream: MessageStream) -> RetrySchedule:
+        """When a deferred message of a stream is tried again."""
+        return self.retry if stream != "broadcast" or self.retry_broadcast is None else self.retry_broadcast
 
     def share(self, shard: int) -> Limits:
         """What one shard may use. The shares of all shards add up exactly to the whole, remainders go to the lowest.
@@ -45,7 +51,7 @@ class Limits:
             self,
             connections=split(self.connections, shard, shards),
             new_per_minute=split(self.new_per_minute, shard, shards),
-            per_second=split_float(self.per_second, shard, shards),
+            per_second=split_rate(self.per_second, shard, shards),
             per_hour=_split_optional(self.per_hour, shard, shards),
             per_day=_split_optional(self.per_day, shard, shards),
         )
@@ -53,7 +59,8 @@ class Limits:
     @property
     def smallest(self) -> int:
         """More shards than this would leave some with nothing."""
-        return min(self.connections, self.new_per_minute, *(n for n in (self.per_hour, self.per_day) if n is not None))
+        counts = (n for n in (self.per_hour, self.per_day) if n is not None)
+        return min(self.connections, self.new_per_minute, _at_least_one(self.per_second), *counts)
 
 
 BUILT_IN = Limits()
@@ -71,7 +78,7 @@ class TenantLimits:
     def share(self, shard: int, shards: int) -> TenantLimits:
         """As `Limits.share`, for the `shards` of the site's Limits."""
         return TenantLimits(
-            None if self.per_second is None else split_float(self.per_second, shard, shards),
+            None if self.per_second is None else split_rate(self.per_second, shard, shards),
             _split_optional(self.per_hour, shard, shards),
             _split_optional(self.per_day, shard, shards),
             _split_optional(self.connections, shard, shards),
@@ -80,7 +87,9 @@ class TenantLimits:
     @property
     def smallest(self) -> int:
         """As `Limits.smallest`."""
-        return min((n for n in (self.per_hour, self.per_day, self.connections) if n is not None), default=SHARDS_MAX)
+        rate = None if self.per_second is None else _at_least_one(self.per_second)
+        counts = (rate, self.per_hour, self.per_day, self.connections)
+        return min((n for n in counts if n is not None), default=SHARDS_MAX)
 
 
 def split(whole: int, shard: int, shards: int) -> int:
@@ -88,10 +97,23 @@ def split(whole: int, shard: int, shards: int) -> int:
     return whole // shards + (shard < whole % shards) if shard < shards else 0
 
 
+def split_rate(whole: float, shard: int, shards: int) -> float:
+    """The same for a rate, in whole messages a second where there are enough: two shards with half a message each would let
+    two through in one second. What is behind the point is the lowest shard's."""
+    if whole >= shards:
+        return split(int(whole), shard, shards) + (whole % 1 if shard == 0 else 0.0)
+    return split_float(whole, shard, shards)
+
+
 def split_float(whole: float, shard: int, shards: int) -> float:
-    """The same for a rate: a double is a whole number of its smallest steps, and these are shared."""
+    """The same for any number: a double is a whole number of its smallest steps, and these are shared."""
     mantissa, exponent = math.frexp(whole)
     return math.ldexp(split(int(math.ldexp(mantissa, 53)), shard, shards), exponent - 53)
+
+
+def _at_least_one(per_second: float) -> int:
+    """How many shards get a message a second; a rate below that is one shard's."""
+    return max(1, int(per_second))
 
 
 def _split_optional(whole: int | None, shard: int, shards: int) -> int | None:

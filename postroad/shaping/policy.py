@@ -6,6 +6,7 @@
     hosts = ["*.example.net", "mx.example.com"]
     tls = "required"
     retry = {delays = ["10m", "1h"], jitter = 0.1}
+    retry_broadcast = {delays = ["1h", "4h"]}   # of that stream; what it does not say is as in retry
     [source."a"]                                # an egress source, at every site
     messages_per_day = 10_000
     [site."example".source."a"]                 # that source at that site
@@ -86,6 +87,10 @@ class Policy:
 
     def site_of(self, site: str) -> str:
         """The file's name for a site, by this name or by that of one of its MX hosts; one that it does not know, as it is."""
+        return self.named(site) or site
+
+    def named(self, site: str) -> str | None:
+        """The same; None of one that it does not know."""
         if site in self._sites:
             return site
         host = site.lower().rstrip(".")
@@ -95,7 +100,7 @@ class Policy:
             if name := self._names.get(f"*.{host}"):
                 return name
             host = host.partition(".")[2]
-        return site
+        return None
 
     def limits(self, site: str, source: str = "") -> Limits:
         """The limits of a source at a site. Of a site that no file names, those of any such site."""
@@ -113,6 +118,12 @@ class Policy:
         """The rules that look at replies of a site."""
         return self._rules(self.site_of(site))
 
+    @property
+    def warming(self) -> dict[str, Plan]:
+        """The plans of the file, by source."""
+        names = [path[1] for path in self._tables if path[0] == "warmup"]
+        return {name: plan for name in names if (plan := self.warmup(name)) is not None}
+
     def warmup(self, source: str) -> Plan | None:
         """The plan of a source that is new; None: it is warm."""
         table = self._tables.get(("warmup", source))
@@ -129,12 +140,13 @@ class Policy:
         for key in (*fields.PLACE, "shards"):
             value = getattr(limits, _NAMES.get(key, key))
             named = found.get(key)
-            if key in ("timeouts", "retry"):
+            if key in ("timeouts", "retry", "retry_broadcast"):
                 inner = fields.TIMEOUTS if key == "timeouts" else fields.RETRY
+                unsaid = "as retry" if key == "retry_broadcast" else BASE
                 for name in inner:
                     own = named is not None and name in named[0]
-                    item = getattr(value, _RETRY_NAMES.get(name, name))
-                    lines.append(Resolved(f"{key}.{name}", item, named[1][name] if named and own else BASE))
+                    item = getattr(value or limits.retry, _RETRY_NAMES.get(name, name))
+                    lines.append(Resolved(f"{key}.{name}", item, named[1][name] if named and own else unsaid))
                 continue
             where = named[1][""] if named else BASE
             if key == "shards" and named and named[0] != value:
@@ -169,9 +181,12 @@ class Policy:
         }
         if "timeouts" in values:
             values["timeouts"] = replace(self._base.timeouts, **values["timeouts"])
-        if "retry" in values:
-            own = {_RETRY_NAMES.get(key, key): value for key, value in values["retry"].items()}
-            values["retry"] = replace(self._base.retry, **own)
+        retry = self._base.retry
+        for key in ("retry", "retry_broadcast"):  # the second is laid over the first
+            if key in values:
+                own = {_RETRY_NAMES.get(key, key): value for key, value in values[key].items()}
+                values[key] = replace(retry, **own)
+            retry = values.get("retry", retry)
         return replace(self._base, **values)
 
 

@@ -109,3 +109,21 @@ def test_the_setting_is_checked(monkeypatch):
     monkeypatch.setenv("POSTROAD_AUDIT_TRANSIT_S", "30")
     known = settings.read()
     assert known.metrics == "0.0.0.0:9100" and known.allowed().transit_ms == 30_000
+
+
+def test_sources_that_warm_up_are_gauges():
+    port, days = free_port(), []
+
+    def warming(day):
+        days.append(day)
+        return [("one", "big.test", 7, 50)]
+
+    end = serve(f"127.0.0.1:{port}", [], warming)
+    try:
+        assert scrape(port) == [
+            'postroad_warmup_used{site="big.test",source="one"} 7.0',
+            'postroad_warmup_allowance{site="big.test",source="one"} 50.0',
+        ]
+        assert days[-1] > 20_000, "days since 1970"
+    finally:
+        end()

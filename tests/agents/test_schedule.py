@@ -256,6 +256,39 @@ async def test_what_a_flush_let_go_and_comes_back_waits_again(schedule, services
     assert await ids_of(await schedule.tick()) == [own(1)], "a second order of the same kind"
 
 
+@pytest.mark.parametrize("waited", [False, True])
+async def test_an_order_lets_a_message_go_once_however_far_the_clock_of_who_parks_it_is_behind(
+    schedule, services, waited
+):
+    """A send worker parks it time and again, and says that it has waited since before the orders."""
+    given = [order("flush", "op", NOW + 10, site="there.test"), order("flush", "op", NOW + 9, tenant="acme")]
+    if waited:
+        await schedule.feed(SCHEDULED, there(1))
+    told(services, *given)
+    schedule.now, outputs = NOW + 20, []
+    for round in range(1, 6):
+        outputs += await schedule.tick()
+        outputs += await schedule.feed(SCHEDULED, there(1, round=round))
+    assert [v["reason"] for v in values(outputs, EVENTS)] == ["flush"]
+    assert await schedule.tick() == await schedule.tick() == [] and schedule.state.waiting.scan()
+    schedule.now = NOW + 40
+    told(services, *given, order("flush", "op", NOW + 30, tenant="acme"))
+    assert await ids_of(await schedule.tick()) == [own(1)], "another order"
+
+
+@pytest.mark.parametrize("action", ["flush", "bounce"])
+async def test_a_second_order_from_a_machine_whose_clock_is_behind_is_obeyed(schedule, services, action):
+    schedule.now = NOW + 40
+    told(services, order(action, "op", NOW + 30, site="there.test"))
+    await schedule.feed(SCHEDULED, there(1, "other.test"))
+    assert await schedule.tick() == [] and await schedule.tick() == []
+    told(services)
+    await schedule.feed(SCHEDULED, there(2))
+    told(services, order(action, "op", NOW + 20, site="there.test"))
+    assert len(await schedule.tick()) == (2 if action == "flush" else 1)
+    assert await schedule.tick() == [] and len(schedule.state.due.scan()) == 1
+
+
 async def test_a_flush_lets_go_nothing_that_waits_for_a_time_of_its_own_but_a_bounce_ends_it(schedule, services):
     held = {**there(1), "due_at": None, "reason": "held"}
     later = {**there(2), "reason": "send-at"}

@@ -1,5 +1,6 @@
 """Send: one delivery for one message, signed, within the site's limits; what cannot go now is parked."""
 
+import asyncio
 import dataclasses
 import datetime
 from collections import Counter
@@ -8,16 +9,17 @@ import pytest
 from builders import HOUR_MS, ID, NOW, content, events, message, route, routed, values
 
 from agents.application import fit
-from agents.send import stage
+from agents.send import SOURCES_MAX, stage
 from postroad.bounces import classify
-from postroad.departure import PATIENCE_MS, Wait
+from postroad.departure import PATIENCE_MS, Departures, Wait
 from postroad.dkim import verify
 from postroad.egress import Pool, Source
 from postroad.limits import DAY_MS
-from postroad.orders import order
+from postroad.orders import Orders, order
 from postroad.outcomes import BUSY_MS
 from postroad.retry import PUT_OFF_MS
 from postroad.settings import Settings
+from postroad.shaping.policy import parse
 from postroad.smtp import Failure, Place, Reply, SmtpTimeouts, Step, failed
 from topics.catalogue import ATTEMPTS, ENDINGS, EVENTS, OUTBOUND, SCHEDULED
 from topics.testing import Scripted
@@ -212,6 +214,8 @@ def test_the_slowest_host_is_no_stall(scale):
     own = dataclasses.replace(stage)
     fit(own, Settings(smtp_timeout_scale=scale, send_concurrency=7))
     assert own.effect_s > SmtpTimeouts(scale=scale).longest + PATIENCE_MS / 1000
+    slow = parse("[site.x.timeouts]\nattempt = 1600\nbody = 1100", "", Settings(smtp_timeout_scale=scale).limits())
+    assert own.effect_s > SOURCES_MAX * slow.limits("x").timeouts.longest
     assert own.limit == 7 and own.performer is stage.performer
 
 
@@ -297,3 +301,163 @@ async def test_a_crowd_is_told_ever_later_times(send, services):
     told = [services.departures.crowded(routed(), "there.test#0", policy, 100 + n, state) for n in range(5)]
     assert told == sorted(told) and len({wait.until for wait in told}) == 5
     assert isinstance(told[0], Wait) and told[0].until >= NOW + 1000
+
+
+async def test_an_hour_is_not_over_because_the_clock_was_set_ahead(send, services):
+    services.shaping.say("[default]\nmessages_per_hour = 3\n")
+    later = {"expires_at": NOW + 9 * HOUR_MS}
+    assert len(attempts(await send.feed(OUTBOUND, *(routed(message_id=f"m{n}", **later) for n in range(3))))) == 3
+    send.now += 3 * HOUR_MS
+    (entry,) = values(await send.feed(OUTBOUND, routed(message_id="n", **later)), SCHEDULED)
+    assert entry["reason"] == "rate-limit" and entry["due_at"] >= send.now + HOUR_MS
+    before = services.clock
+    services.departures._clock = lambda: before() + 3700  # now it is
+    send.now += 3_700_000
+    assert attempts(await send.feed(OUTBOUND, routed(message_id="o", **later)))
+
+
+def most_at_once(services) -> list[int]:
+    """How many messages have talked to a host at once, as it goes on."""
+    now, most = [0], [0]
+
+    async def connect(*arguments, inner=services.transport.connect):
+        session = await inner(*arguments)
+
+        async def send(*message, said=session.send):
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+            await asyncio.sleep(0.05)
+            try:
+                return await said(*message)
+            finally:
+                now[0] -= 1
+
+        session.send = send
+        return session
+
+    services.transport.connect = connect
+    return most
+
+
+async def test_a_tenant_uses_no_more_connections_of_a_site_than_it_may(send, services):
+    services.shaping.say("[default]\nnew_connections_per_minute = 10000\n[tenant.acme]\nconnections = 2\n")
+    most = most_at_once(services)
+    outputs = await asyncio.gather(*(send.feed(OUTBOUND, routed(message_id=f"m{n}")) for n in range(6)))
+    flat = [output for some in outputs for output in some]
+    assert most == [2] and len(attempts(flat)) == 2
+    parked = values(flat, SCHEDULED)
+    assert {entry["reason"] for entry in parked} == {"tenant-connections"} and len(parked) == 4
+    times = [entry["due_at"] for entry in parked]
+    assert times == sorted(set(times)), "one after the other"
+    outputs = await asyncio.gather(*(send.feed(OUTBOUND, routed(message_id=f"n{n}")) for n in range(2)))
+    assert [len(attempts(some)) for some in outputs] == [1, 1], "they are free again"
+
+
+async def test_a_message_that_gets_no_connection_gives_the_tenants_back(send, services):
+    services.shaping.say("[tenant.acme]\nconnections = 1\n")
+    services.contents.failing = True
+    lost = routed(content={**content(), "inline": None, "blob": f"sha256:{content()['hash']}"})
+    for n in range(3):
+        (entry,) = values(await send.feed(OUTBOUND, {**lost, "message_id": f"m{n}"}), SCHEDULED)
+        assert entry["reason"] == "content"
+    assert attempts(await send.feed(OUTBOUND, routed(message_id="x")))
+
+
+async def test_mail_that_is_parked_for_want_of_a_connection_uses_up_no_hour_day_or_plan(send, services):
+    one = services.pools["default"].sources[0]
+    services.shaping.say(
+        f'[default]\nconnections = 1\nmessages_per_second = 1000\nmessages_per_hour = 60\n[warmup."{one.name}"]\n'
+        f'start = {START}\ndays = [50, 100]\n'
+    )  # fmt: skip
+    pool, place = services.client().pool, Place("there.test#0", one)
+    busy, _ = await pool.acquire(place, "mx1.there.test", "127.0.0.11", services.shaping.policy.limits("there.test"))
+    reasons = Counter()
+    for n in range(120):
+        outputs = await send.feed(OUTBOUND, routed(message_id=f"m{n:0>25}"))
+        reasons.update(entry["reason"] for entry in values(outputs, SCHEDULED))
+    assert reasons == {"connection-limit": 120}
+    pool.release(place, busy)
+    delivered = [attempts(await send.feed(OUTBOUND, routed(message_id=f"n{n:0>25}"))) for n in range(50)]
+    assert all(delivered), "the whole plan of the day is left"
+    (entry,) = values(await send.feed(OUTBOUND, routed(message_id="last", expires_at=NOW + 48 * HOUR_MS)), SCHEDULED)
+    assert entry["reason"] == "warm-up"
+
+
+async def test_mail_without_content_or_key_uses_up_no_hour(send, services):
+    services.shaping.say("[default]\nmessages_per_hour = 2\n")
+    services.contents.failing = True
+    away = {**content(), "inline": None, "blob": f"sha256:{content()['hash']}"}
+    for n in range(5):
+        assert values(await send.feed(OUTBOUND, routed(message_id=f"m{n}", content=away)), SCHEDULED)
+        assert attempts(await send.feed(OUTBOUND, routed(message_id=f"n{n}", sender="a@else.test")))
+    services.contents.failing = False
+    assert attempts(await send.feed(OUTBOUND, routed(message_id="x")))
+
+
+async def test_mail_whose_host_takes_no_connection_uses_up_no_hour(send, services):
+    services.shaping.say("[default]\nmessages_per_hour = 2\nnew_connections_per_minute = 10000\n")
+    services.transport.refuse["mx1.there.test"] = failed("connect", "connect-failed", "nobody there")
+    for n in range(5):
+        (attempt,) = attempts(await send.feed(OUTBOUND, routed(message_id=f"m{n}")))
+        assert attempt["phase"] == "connect"
+    services.transport.refuse.clear()
+    assert attempts(await send.feed(OUTBOUND, routed(message_id="x")))
+
+
+async def test_a_host_that_says_421_to_mail_holds_no_connection_for_a_whole_interval(send, services):
+    services.shaping.say("[default]\nmessages_per_second = 0.01\nmessages_per_hour = 3\n")
+    services.transport.answer = lambda host, envelope: Step("mail", "replied", Reply(421, "4.3.2", "too busy"))
+    two = route(hosts=["mx1.there.test", "mx.other.test"])
+    async with asyncio.timeout(5):
+        (entry,) = values(await send.feed(OUTBOUND, routed(route=two, expires_at=NOW + HOUR_MS)), SCHEDULED)
+    assert entry["reason"] == "rate-limit" and entry["due_at"] == pytest.approx(NOW + 105_000, abs=3000)
+    assert services.client().pool.connections.get("there.test#0", 0) <= 1, "idle, in nobody's hand"
+
+
+async def test_a_source_turned_away_after_the_partition_was_lost_ends_the_attempt(send, services):
+    services.pools["default"] = Pool("default", TWO)
+
+    async def connect(source, *rest):
+        services.departures.lost(send.partition)
+        raise Failure(REFUSED)
+
+    services.transport.connect = connect
+    (attempt,) = attempts(await send.feed(OUTBOUND, routed()))
+    assert attempt["phase"] == "banner"
+    assert services.departures._partitions == {}, "the next owner's counts are not ours"
+
+
+async def test_complaints_pause_a_source_that_warms_up(send, services):
+    services.shaping.say(f'[warmup."one"]\nstart = {START}\ndays = [3000, 5000]\n')
+    services.pools["default"] = Pool("default", TWO)
+    figures = {"one": (1000, 3)}
+    services.departures = Departures(services.clock, rests=False, complaints=lambda source: figures.get(source, (0, 0)))
+    outputs = await send.feed(OUTBOUND, *(routed(message_id=f"m{n}") for n in range(20)))
+    assert {attempt["source"] for attempt in attempts(outputs)} == {"one", "two"}
+    figures["one"] = (1000, 4)
+    outputs = await send.feed(OUTBOUND, *(routed(message_id=f"n{n}") for n in range(20)))
+    assert {attempt["source"] for attempt in attempts(outputs)} == {"two"}
+    services.pools["default"] = Pool("default", TWO[:1])
+    (entry,) = values(await send.feed(OUTBOUND, routed(message_id="x", expires_at=NOW + 48 * HOUR_MS)), SCHEDULED)
+    assert entry["reason"] == "warm-up-paused" and entry["due_at"] == (NOW // DAY_MS + 1) * DAY_MS
+
+
+@pytest.mark.parametrize(
+    "text", ["[default]\nmessages_per_hour = 40\n", f'[warmup."one"]\nstart = {START}\ndays = [40]\n']
+)
+async def test_workers_that_die_in_turn_send_no_more_than_an_hour_or_a_plan_allows(send, services, text):
+    """Each when its mail is on its way, before a result is written."""
+    services.shaping.say(text)
+    pool = services.pools["default"] = Pool("default", TWO[:1])
+    left = 0
+    for life in range(60):
+        seconds = [life * 100.0]
+        services.departures = Departures(lambda seconds=seconds: seconds[0])
+        (entry,) = values(await send.feed(OUTBOUND, routed(message_id=f"first-{life}")), SCHEDULED)
+        assert entry["reason"] in ("taken-over", "warm-up", "rate-limit")
+        seconds[0] += 10
+        for n in range(4):
+            one, policy = routed(message_id=f"m{life}-{n}"), services.shaping.policy
+            found = services.departures.leave(one, pool, "there.test#0", policy, Orders({}), send.state)
+            left += not isinstance(found, Wait)
+    assert 0 < left <= 40

@@ -44,7 +44,7 @@ def test_check_of_a_right_file_of_the_setting_and_of_none(tmp_path, monkeypatch)
 
 def test_show_names_the_table_of_every_limit_and_the_rules(tmp_path, monkeypatch):
     (tmp_path / "s.toml").write_text(
-        '[source.a]\nconnections = 2\n[warmup.a]\nstart = 2026-11-30\n[[rule]]\nname = "mine"\nreply = "[x]"\naction = "suspend-source"\n'
+        '[default]\nretry_broadcast.delays = ["1h", "4h"]\n[source.a]\nconnections = 2\n[warmup.a]\nstart = 2026-11-30\n[[rule]]\nname = "mine"\nreply = "[x]"\naction = "suspend-source"\n'
     )
     monkeypatch.setenv("POSTROAD_SHAPING", "s.toml")
     settings.load.cache_clear()
@@ -56,6 +56,7 @@ def test_show_names_the_table_of_every_limit_and_the_rules(tmp_path, monkeypatch
     assert "s.toml [source.a]" in found["connections"] and " 2 " in found["connections"]
     assert "required" in found["tls"] and "default.toml [site.google]" in found["tls"]
     assert "3d" in found["broken_tls"]
+    assert "1h 4h" in found["retry_broadcast.delays"] and "as retry" in found["retry_broadcast.jitter"]
     assert "suspend-source for 30m" in found["mine"] and "[x]" in found["mine"]
     assert "reduce-rate to 0.25 of it for 30m" in found["google-unusual-rate"] and "yahoo-volume" not in found
     assert "40 days from 2026-11-30, to each site 50, 100, 500, 1,000, 1,500, ..." in done.output

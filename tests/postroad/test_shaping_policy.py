@@ -146,6 +146,8 @@ def test_shares_of_all_shards_add_up_exactly(limits):
     assert math.fsum(share.per_second for share in shares) == limits.per_second
     if limits.shards <= limits.smallest:
         assert all(share.connections and share.per_hour != 0 and share.per_day != 0 for share in shares)
+        if limits.per_second >= 1:  # in any second, all shards together
+            assert sum(math.floor(share.per_second) for share in shares) == math.floor(limits.per_second)
     none = limits.share(limits.shards)
     assert (none.connections, none.per_second, none.new_per_minute) == (0, 0, 0)
 
@@ -156,9 +158,42 @@ def test_shares_of_a_tenant_add_up_exactly(limits, shards):
     shares = [limits.share(shard, shards) for shard in range(shards)]
     if limits.per_second is not None:
         assert sum(Fraction(share.per_second) for share in shares) == Fraction(limits.per_second)
+        if shards <= limits.smallest:
+            assert sum(math.floor(share.per_second) for share in shares) == math.floor(limits.per_second)
     for name in ("per_hour", "per_day", "connections"):
         if (whole := getattr(limits, name)) is not None:
             assert sum(getattr(share, name) for share in shares) == whole
+
+
+def test_a_rate_below_one_a_shard_has_fewer_shards():
+    policy = parse(
+        "[default]\nshards = 8\n[site.a]\nmessages_per_second = 3.5\n[site.b]\nmessages_per_second = 0.4\n"
+        "[tenant.t.site.c]\nmessages_per_second = 2",
+        "x.toml",
+    )
+    assert [policy.limits(site).shards for site in ("a", "b", "c", "d")] == [3, 1, 2, 8]
+    assert [policy.limits("a").share(shard).per_second for shard in range(3)] == [1.5, 1, 1]
+    tenant = policy.tenant("t", "c")
+    assert tenant is not None and [tenant.share(shard, 2).per_second for shard in range(2)] == [1, 1]
+
+
+def test_a_schedule_of_retries_for_broadcasts():
+    policy = parse(
+        "[default]\nretry = {delays = [60], jitter = 0.2}\nretry_broadcast.delays = [900, 3600]\n"
+        "[site.a]\nretry.delays = [30]\n[site.b]\nretry_broadcast = {jitter = 0}",
+        "x.toml",
+    )
+    other, a, b = policy.limits("other"), policy.limits("a"), policy.limits("b")
+    assert other.retry_of("transactional") == RetrySchedule((60,), 0.2)
+    assert other.retry_of("broadcast") == RetrySchedule((900, 3600), 0.2)
+    assert (a.retry.delays_s, a.retry_of("broadcast").delays_s) == ((30,), (900, 3600))
+    assert b.retry_of("broadcast") == RetrySchedule((900, 3600), 0)
+    assert Limits().retry_of("broadcast") == Limits().retry
+    lines = {key: (value, where) for key, value, where in policy.explain("a")}
+    assert lines["retry_broadcast.delays"] == ((900, 3600), "x.toml [default]")
+    assert lines["retry_broadcast.greylist"] == (a.retry.greylist_s, "as retry")
+    assert lines["retry.delays"] == ((30,), "x.toml [site.a]")
+    assert faults("[default]\nretry_broadcast.delays = [0]") and faults("[default]\nretry_broadcast.delay = [5]")
 
 
 def test_shares_of_the_smallest_and_the_largest_rates():
@@ -259,6 +294,26 @@ def test_no_fault_takes_long_or_long_lines_to_tell(text):
     begin = time.process_time()
     assert all(len(line) < 1500 for line in faults(text))
     assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[site.x]\ntimeouts = {banner = "1h", mail = "1h", body = "1h", attempt = "1h"}', ["x.toml:2: site.x.timeouts let one"]),
+        ("[default.timeouts]\nattempt = 3600", ["x.toml:1: default.timeouts let"]),
+        ("[default.timeouts]\nbanner = 900\n[site.x.timeouts]\nbody = 1200", ["x.toml:3: site.x.timeouts let"]),
+        ("[site.x.timeouts]\nbanner = 900\n[source.a.timeouts]\nbody = 1200", ["x.toml:3: source.a.timeouts let"]),
+        ("[site.x.timeouts]\nbanner = 900\n[site.x.source.a.timeouts]\nbody = 1200", ["x.toml:3: site.x.source.a.timeouts let"]),
+        ("[site.x.timeouts]\nbanner = 900\n[site.y.timeouts]\nbody = 1200", []),
+        ("[site.x.timeouts]\nbanner = 1800\nmail = 30\nehlo = 30\n[source.a.timeouts]\nrcpt = 30", []),
+    ],
+)  # fmt: skip
+def test_time_outs_that_let_an_attempt_take_longer_than_a_worker_waits_for_it(text, told):
+    """Those of one place together: the default, the site, the source and both."""
+    if told:
+        assert [line[: len(said)] for line, said in zip(faults(text), told, strict=True)] == told
+    else:
+        assert parse(text, "x.toml").limits("x", "a").timeouts.longest <= layers.ATTEMPT_MAX_S
 
 
 def test_every_fault_is_told_in_order():

@@ -72,10 +72,18 @@ def test_the_shaping_file_may_split_an_operator_and_join_several() -> None:
         '[site.hotmail]\nhosts = ["*.olc.mail.example"]\n[site.joined]\nhosts = ["*.a.example", "mx.b.example"]',
         "t.toml",
     )
-    assert site_of(["hotmail-com.OLC.mail.example."], policy.site_of) == "hotmail"
-    assert site_of(["firm.protection.mail.example"], policy.site_of) == "mail.example"
-    assert site_of(["mx1.a.example"], policy.site_of) == site_of(["mx.b.example"], policy.site_of) == "joined"
-    assert site_of(["mx2.b.example"], policy.site_of) == "b.example"
+    assert site_of(["hotmail-com.OLC.mail.example."], policy.named) == "hotmail"
+    assert site_of(["firm.protection.mail.example"], policy.named) == "mail.example"
+    assert site_of(["mx1.a.example"], policy.named) == site_of(["mx.b.example"], policy.named) == "joined"
+    assert site_of(["mx2.b.example"], policy.named) == "b.example"
+
+
+@pytest.mark.parametrize("hosts", ['hosts = ["mx.firm.example"]', 'hosts = ["*.firm.example"]', ""])
+def test_a_site_may_be_called_as_one_of_its_hosts(hosts: str) -> None:
+    policy = parse(f'[site."mx.firm.example"]\ntls = "required"\n{hosts}', "t.toml")
+    site = site_of(["MX.firm.example."], policy.named)
+    assert (site, policy.site_of(site), policy.limits(site).tls) == ("mx.firm.example", site, "required")
+    assert site_of(["mx.other.example"], policy.named) == "other.example"
 
 
 def test_no_hosts_no_site() -> None:

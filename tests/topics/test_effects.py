@@ -214,6 +214,10 @@ class Bench:
                 await asyncio.sleep(0)
 
     @property
+    def item(self):
+        return SimpleNamespace(record=SimpleNamespace(partition=0))
+
+    @property
     def out(self):
         return [CODEC.decode(value)["seq"] for value in self.producer.values(TARGET.name)]
 
@@ -285,6 +289,24 @@ async def test_after_a_crash_what_was_begun_is_flagged_and_what_was_not_is_not(t
     await bench.cycles()
     assert bench.performed == []
     assert bench.runner.metrics.counts["passed_over"] == 4
+
+
+async def test_an_effect_is_told_how_many_its_predecessors_left_in_doubt(tmp_path, producer):
+    bench = Bench(tmp_path, producer, limit=2)
+    batch = bench.batch(*map(quiet, range(4)))
+    bench.slow = True
+    bench.accept(batch)
+    await bench.cycles()
+    assert bench.runner._view(bench.item).in_doubt == 0, "a new partition"
+    bench.crash()
+    bench.slow = False
+    bench.accept(batch)
+    await bench.cycles()
+    assert sorted(bench.out) == [0, 1, 2, 3]
+    assert bench.runner._view(bench.item).in_doubt == 2, "as of the take-over"
+    bench.crash()
+    bench.accept(bench.batch(quiet(4)))
+    assert bench.runner._view(bench.item).in_doubt == 0
 
 
 async def test_records_of_one_identity_run_one_after_another(bench):

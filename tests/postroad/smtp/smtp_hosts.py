@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from postroad.egress import Source
 from postroad.shaping.limits import Limits
-from postroad.smtp import Client, Envelope, Place, Result, SmtpTimeouts
+from postroad.smtp import AT_ONCE, Client, Envelope, Place, Result, SmtpTimeouts, Turn
 
 SOURCE = Source("s1", "127.0.0.1", "out.example.com")
 ENVELOPE = Envelope("b-1@bounce.example.com", "user@example.org")
@@ -100,12 +100,12 @@ Farm = Callable[..., Awaitable[Client]]
 
 
 async def deliver(
-    client: Client, message: bytes = MAIL, envelope: Envelope = ENVELOPE, hosts: int = 1, **limits: Any
-) -> Result:
+    client: Client, message: bytes = MAIL, envelope: Envelope = ENVELOPE, hosts: int = 1, turn: Turn = AT_ONCE, **limits: Any
+) -> Result:  # fmt: skip
     """One attempt at mx1, mx2, ..., with some limits that differ."""
     names = [f"mx{number}" for number in range(1, hosts + 1)]
     changed = replace(LIMITS, **limits) if limits else LIMITS
-    return await asyncio.wait_for(client.deliver(envelope, message, names, SOURCE, SITE, changed), 20)
+    return await asyncio.wait_for(client.deliver(envelope, message, names, SOURCE, SITE, changed, turn), 20)
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -16,6 +16,7 @@ from postroad.smtp import (
     Reply,
     ScriptedTransport,
     Step,
+    Turn,
     failed,
 )
 
@@ -271,3 +272,24 @@ async def test_a_source_uses_addresses_of_its_family() -> None:
     six = Source("s6", "::1", "out6.example.com")
     assert (await client.deliver(ENVELOPE, MAIL, ["mx"], six, SITE, LIMITS)).mx_address == "2001:db8::1"
     client.pool.close()
+
+
+async def test_a_turn_begins_on_each_connection_before_the_first_word_about_the_message(farm: Farm) -> None:
+    bad, good, said = Host({"MAIL": b"421 4.3.2 going down"}), Host(), list[tuple[int, int]]()
+
+    async def begin() -> None:
+        said.append((bad.connections, good.connections))
+
+    result = await deliver(await farm(bad, good), hosts=2, turn=Turn(True, begin))
+    assert result.delivered and said == [(1, 0), (1, 1)]
+
+
+async def test_a_turn_that_never_comes_gives_the_connection_back(farm: Farm) -> None:
+    async def begin() -> None:
+        raise asyncio.CancelledError
+
+    client = await farm(Host())
+    with pytest.raises(asyncio.CancelledError):
+        await deliver(client, turn=Turn(begin=begin))
+    result = await deliver(client)
+    assert result.delivered and result.reused

@@ -188,6 +188,28 @@ async def test_close_site_waits_for_what_is_in_use_and_aborts_nothing(farm: Farm
     assert (await sending).delivered and host.now_open == 0 and host.connections == 1
 
 
+async def test_what_is_in_use_when_a_site_goes_to_another_worker_is_closed_and_kept_once_it_is_back() -> None:
+    pool = Pool(ScriptedTransport())
+    first, _ = await pool.acquire(PLACE, "mx", "127.0.0.2", LIMITS)
+    other, _ = await pool.acquire(OTHER, "mx", "127.0.0.2", LIMITS)
+    assert await pool.close_site(SITE, wait_s=0) == 2
+    pool.release(PLACE, first)
+    assert not first.alive and pool.connections_for(SITE) == 1, "idle here it would be beside those of the other worker"
+    again = asyncio.create_task(pool.acquire(OTHER, "mx", "127.0.0.3", LIMITS))
+    await asyncio.sleep(0)
+    pool.release(OTHER, other)
+    assert other.alive and pool.connections_for(SITE) == 1, "it is ours again"
+    again.cancel()
+    pool.close()
+
+
+async def test_the_session_of_a_delivery_that_was_cancelled_is_not_kept() -> None:
+    pool = Pool(ScriptedTransport())
+    session, _ = await pool.acquire(PLACE, "mx", "127.0.0.2", LIMITS)
+    pool.release(PLACE, session, keep=False)
+    assert not session.alive and pool.connections == {}
+
+
 # new connections a minute
 
 
@@ -272,6 +294,28 @@ async def test_new_connections_in_any_minute(cap: int) -> None:
     assert len(begun) >= 0.9 * cap * 10 - 2, "90 % of it is used where somebody waits, but for the start of each worker"
 
 
+@pytest.mark.parametrize("cap", [1, 30, 40, 100, 1000])
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_new_connections_in_any_minute_of_many_moves(cap: int, workers: int) -> None:
+    """Every 5 s the site goes to the next worker and is back in its turn, of one worker at once."""
+    limits = replace(LIMITS, new_per_minute=cap, messages_per_connection=1, connections=1000)
+    with warped() as clock:
+        transport = Counting(clock)
+        pools = [Pool(transport, clock=clock) for _ in range(workers)]
+        for move in range(30):
+            pool = pools[move % workers]
+            while clock() < 5 * move + 5:
+                try:
+                    session, _ = await pool.acquire(PLACE, "mx", "127.0.0.2", limits)
+                except Failure:
+                    continue
+                session.sent = 1
+                pool.release(PLACE, session)
+            await pool.close_site(SITE)
+        assert cap < 40 or len(transport.begun) > 0.6 * cap * clock() / 60, "it goes on nevertheless"
+    assert most_in_a_minute(transport.begun) <= cap
+
+
 async def test_a_first_connection_waits_only_where_the_cap_is_small() -> None:
     with warped() as clock:
         for cap, most in ((100, 0), (20, 3.2)):
@@ -324,3 +368,55 @@ async def test_urgent_mail_gets_the_next_connection() -> None:
     pool.release(PLACE, session)
     await asyncio.gather(*tasks)
     assert order == ["t1", "t2", "b1", "b2"]
+
+
+async def two_hosts(pool: Pool, limits: Any) -> Any:
+    """An idle session to 127.0.0.3, and somebody in line for one to 127.0.0.2, which may not begin yet."""
+    session, _ = await pool.acquire(PLACE, "b", "127.0.0.3", limits)
+    pool.release(PLACE, session)
+    waits = asyncio.create_task(pool.acquire(PLACE, "a", "127.0.0.2", limits, urgent=True))
+    await asyncio.sleep(0)
+    return waits
+
+
+async def test_who_waits_for_a_new_connection_holds_up_nobody_who_needs_none() -> None:
+    pool, limits = Pool(ScriptedTransport()), replace(LIMITS, new_per_minute=40)
+    waits = await two_hosts(pool, limits)
+    session, reused = await asyncio.wait_for(pool.acquire(PLACE, "b", "127.0.0.3", limits), 0.1)
+    order: list[str] = []
+
+    async def ask(name: str, urgent: bool) -> None:
+        mine, _ = await pool.acquire(PLACE, "b", "127.0.0.3", limits, urgent=urgent)
+        order.append(name)
+        pool.release(PLACE, mine)
+
+    behind = [asyncio.create_task(ask(*each)) for each in (("b", False), ("t", True))]
+    await asyncio.sleep(0)
+    pool.release(PLACE, session)
+    await asyncio.wait_for(asyncio.gather(*behind), 0.1)
+    assert reused and order == ["t", "b"] and not waits.done()
+    waits.cancel()
+    pool.close()
+
+
+async def test_a_new_connection_has_its_turn_however_busy_the_others_are() -> None:
+    limits = replace(LIMITS, new_per_minute=40, connections=1)
+    with warped() as clock:
+        transport = Counting(clock)
+        pool = Pool(transport, clock=clock)
+        waits = await two_hosts(pool, limits)
+
+        async def busy() -> None:
+            while not waits.done():
+                session, _ = await pool.acquire(PLACE, "b", "127.0.0.3", limits)
+                await asyncio.sleep(0.25)
+                pool.release(PLACE, session)
+
+        senders = [asyncio.create_task(busy()) for _ in range(3)]
+        session, reused = await waits
+        assert (session.address, reused) == ("127.0.0.2", False)
+        assert clock() <= 60 / (0.92 * 40) + 0.25, "as soon as it may begin and the only connection is free"
+        for sender in senders:
+            sender.cancel()
+        await asyncio.gather(*senders, return_exceptions=True)
+    pool.close()
