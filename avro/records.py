@@ -148,11 +148,12 @@ class Ending(TypedDict):
     rule: NotRequired[str]
     detail: NotRequired[str]
 
-EventKind = Literal["accepted", "validated", "scored", "held", "released", "cleared", "routed", "scheduled", "deferred", "delivered", "bounced", "dropped", "rejected", "expired", "cancelled", "reported"]
+EventKind = Literal["accepted", "validated", "scored", "held", "released", "cleared", "routed", "scheduled", "deferred", "delivered", "bounced", "dropped", "rejected", "expired", "cancelled", "reported", "complained", "late_bounce", "noted"]
 
 
 class Event(TypedDict):
-    """One step of one message. Every event of a message has the message id as key."""
+    """One step of one message, or feedback on it. Every event of a message has the message id as key; an event
+    noted is about no message."""
 
     event_id: str
     message_id: str
@@ -187,6 +188,27 @@ class Event(TypedDict):
     metadata: NotRequired[dict[str, str]]
     shaping: NotRequired[str]
     phases: NotRequired[dict[str, int]]
+    bounce_class: NotRequired[str]
+    evidence: NotRequired[str]
+
+GradeLevel = Literal["ok", "warn", "hold"]
+
+
+class Grade(TypedDict):
+    """Where a subject of reputation stands: by its counts (key: the subject), or by an operator's word, which goes
+    first (key: pin, space, the subject). A subject without one is ok."""
+
+    subject: str
+    level: GradeLevel
+    since: int
+    pinned: NotRequired[bool]
+    until: NotRequired[int | None]
+    by: NotRequired[str]
+    reason: NotRequired[str]
+    day: NotRequired[int]
+    sent_today: NotRequired[int]
+    bounced_today: NotRequired[int]
+    complained_today: NotRequired[int]
 
 OrderAction = Literal["suspend", "flush", "bounce"]
 
@@ -207,13 +229,41 @@ class Order(TypedDict):
 
 
 class Report(TypedDict):
-    """A mail that came back to a return path: a DSN (RFC 3464), as the inbound MX took it."""
+    """A mail that came back to a return path or to a feedback address: a DSN (RFC 3464), a complaint (RFC 5965) or
+    anything else, as the inbound MX took it."""
 
     report_id: str
     received_at: int
     mail_from: str
     rcpt_to: str
     content: Content
+    peer: NotRequired[str]
+    helo: NotRequired[str]
+    tls: NotRequired[str]
+    message_id: NotRequired[str]
+
+
+class Bucket(TypedDict):
+    """Counts of an hour, or of a UTC day. What is in a day is in none of its hours."""
+
+    at: int
+    hours: int
+    sent: NotRequired[int]
+    delivered: NotRequired[int]
+    deferred: NotRequired[int]
+    hard: NotRequired[int]
+    soft: NotRequired[int]
+    complained: NotRequired[int]
+
+
+class Reputation(TypedDict):
+    """What one partition of classify has counted of a subject (a tenant, a sender domain, a source, a source at a
+    site). The sum over the partitions is the subject's."""
+
+    subject: str
+    partition: int
+    at: int
+    buckets: NotRequired[list[Bucket]]
 
 ReturnTo = Literal["accepted", "validated", "scored"]
 
@@ -290,11 +340,12 @@ class Submission(TypedDict):
 
 SuppressionAction = Literal["add", "remove"]
 
-SuppressionReason = Literal["hard_bounce", "complaint", "unsubscribe", "manual"]
+SuppressionReason = Literal["hard_bounce", "complaint", "unsubscribe", "manual", "soft_bounces"]
 
 
 class Suppression(TypedDict):
-    """An entry of a suppression list, or its removal. Key: the recipient."""
+    """What is said of an address and a suppression list: a reason to stop mail to it, or that it is taken off. Key:
+    the recipient. mail.suppressed has what follows."""
 
     recipient: str
     tenant: NotRequired[str]
@@ -304,6 +355,37 @@ class Suppression(TypedDict):
     evidence: str
     detail: NotRequired[str]
     expires_at: NotRequired[int | None]
+    source: NotRequired[str]
+    by: NotRequired[str]
+    cause: NotRequired[str]
+    message_id: NotRequired[str]
+
+
+class SuppressionEvidence(TypedDict):
+    """One thing that the entry rests on."""
+
+    evidence: str
+    reason: SuppressionReason
+    at: int
+    source: NotRequired[str]
+    message_id: NotRequired[str]
+
+
+class SuppressionEntry(TypedDict):
+    """An address on a suppression list, as it is in force now. Key: tenant, NUL, address; compacted, a tombstone
+    where it was taken off. One whose time is over stays until then."""
+
+    recipient: str
+    tenant: NotRequired[str]
+    reason: SuppressionReason
+    since: int
+    at: int
+    expires_at: NotRequired[int | None]
+    source: NotRequired[str]
+    by: NotRequired[str]
+    cause: NotRequired[str]
+    detail: NotRequired[str]
+    evidence: NotRequired[list[SuppressionEvidence]]
 
 DkimAlgorithm = Literal["rsa", "ed25519"]
 
@@ -340,6 +422,8 @@ class Tenant(TypedDict):
     quota_waiting_max_s: NotRequired[int]
     dedupe_window_s: NotRequired[int]
     suppress_after: NotRequired[int]
+    soft_bounces_after: NotRequired[int]
+    soft_bounces_days: NotRequired[int]
 
 
 class WriterSchema(TypedDict):

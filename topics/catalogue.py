@@ -16,12 +16,15 @@ from avro.records import (
     Decision,
     Ending,
     Event,
+    Grade,
     Message,
     Order,
     Report,
+    Reputation,
     Scheduled,
     Submission,
     Suppression,
+    SuppressionEntry,
     Tenant,
     WriterSchema,
 )
@@ -109,14 +112,20 @@ ACCEPTED: Topic[Message] = Topic("mail.accepted", "Message", _recipient)
 VALIDATED: Topic[Message] = Topic("mail.validated", "Message", _recipient)
 SCORED: Topic[Message] = Topic("mail.scored", "Message", _recipient)
 SUPPRESSIONS: Topic[Suppression] = Topic("mail.suppressions", "Suppression", lambda s: s["recipient"].lower())
+# What the lists hold now: what the road reads is suppress's own table, this is for everybody else.
+IN_FORCE: Topic[SuppressionEntry] = Topic(
+    "mail.suppressed", "SuppressionEntry", lambda s: f"{s['tenant']}\0{s['recipient']}", compacted=True
+)
 CANCELLATIONS: Topic[Decision] = Topic("mail.cancellations", "Decision", lambda d: d["recipient"].lower())
 CLEARED: Topic[Message] = Topic("mail.cleared", "Message", lambda m: m.get("recipient_domain", ""))
 OUTBOUND: Topic[Message] = Topic("mail.outbound", "Message", _site)
 # The lane of broadcasts. Same key, so one worker of send has both lanes of a site, and its limits have one writer.
 OUTBOUND_BROADCAST: Topic[Message] = Topic("mail.outbound-broadcast", "Message", _site)
 ATTEMPTS: Topic[Attempt] = Topic("mail.attempts", "Attempt", lambda a: a["message"]["message_id"])
-REPORTS: Topic[Report] = Topic("mail.reports", "Report", lambda r: _message_of(r["rcpt_to"]))
-EVENTS: Topic[Event] = Topic("mail.events", "Event", lambda e: e["message_id"], retention_ms=30 * DAY_MS)
+REPORTS: Topic[Report] = Topic("mail.reports", "Report", lambda r: r.get("message_id") or _message_of(r["rcpt_to"]))
+# An event about no message (kind noted) has its own id, so that they do not all lie in one partition.
+EVENTS: Topic[Event] = Topic(
+    "mail.events", "Event", lambda e: e["message_id"] or e["event_id"], retention_ms=30 * DAY_MS)  # fmt: skip
 SCHEDULED: Topic[Scheduled] = Topic("mail.scheduled", "Scheduled", lambda s: s["message"]["message_id"])
 ENDINGS: Topic[Ending] = Topic("mail.endings", "Ending", lambda e: e["message"]["message_id"])
 DECISIONS: Topic[Decision] = Topic("mail.decisions", "Decision", lambda d: d["message_id"])
@@ -125,14 +134,27 @@ DEAD_LETTERS: Topic[DeadLetter] = Topic(
     "mail.dead-letters", "DeadLetter", _letter,
     partitions=1, retention_ms=30 * DAY_MS, max_bytes=9 * MIB)  # fmt: skip
 TENANTS: Topic[Tenant] = Topic("control.tenants", "Tenant", lambda t: t["tenant"], partitions=1, compacted=True)
+# What classify has counted, by subject and partition; what was not told again for a month is over.
+REPUTATION: Topic[Reputation] = Topic(
+    "mail.reputation", "Reputation", lambda r: f"{r['subject']}\0{r['partition']}", partitions=1, compacted=True,
+    config={"cleanup.policy": "compact,delete", "retention.ms": str(32 * DAY_MS)})  # fmt: skip
+# The steps that follow, and operators' pins.
+STANDINGS: Topic[Grade] = Topic(
+    "control.standings",
+    "Grade",
+    lambda g: f"pin {g['subject']}" if g.get("pinned") else g["subject"],
+    partitions=1,
+    compacted=True,
+)
 ORDERS: Topic[Order] = Topic("control.orders", "Order", lambda o: o["order_id"], partitions=1, compacted=True)
 SCHEMAS: Topic[WriterSchema] = Topic(
     "control.schemas", "WriterSchema", lambda s: s["fingerprint"], partitions=1, compacted=True
 )
 
 ALL: tuple[Topic[Any], ...] = (
-    SUBMISSIONS, BROADCASTS, ACCEPTED, VALIDATED, SCORED, SUPPRESSIONS, CANCELLATIONS, CLEARED, OUTBOUND, OUTBOUND_BROADCAST, ATTEMPTS,
+    SUBMISSIONS, BROADCASTS, ACCEPTED, VALIDATED, SCORED, SUPPRESSIONS, IN_FORCE, CANCELLATIONS, CLEARED, OUTBOUND, OUTBOUND_BROADCAST, ATTEMPTS,
     REPORTS, EVENTS, SCHEDULED, ENDINGS, DECISIONS, DEAD_LETTERS, TENANTS, ORDERS, SCHEMAS,
+    REPUTATION, STANDINGS,
 )  # fmt: skip
 
 
