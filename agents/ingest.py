@@ -85,7 +85,8 @@ async def build_contents(todo: list[tuple[Any, Submission]], state: View) -> Non
                 builts = [Built(problem=problem)] * len(messages)
             else:
                 builts = begun[_known_by(record)]
-                await intake.build(submission, messages, services.contents, services.settings.size_max, builts)
+                await intake.build(submission, messages, services.contents, services.settings.size_max, builts,
+                                   return_paths, services.settings.feedback_id)  # fmt: skip
             state.found[record.offset] = messages, builts
         except ContentUnavailable as exc:
             return exc

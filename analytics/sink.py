@@ -42,13 +42,13 @@ DEFAULTS: dict[str, Any] = {
     "round": 0, "attempt": 0, "recipient_domain": "", "reason": "", "rule": "", "detail": "", "site": "", "pool": "",
     "source": "", "mx_host": "", "mx_address": "", "reply_code": 0, "enhanced_code": "", "reply": "", "tls": "",
     "duration_ms": 0, "possible_duplicate": False, "size": 0, "due_at": None, "tags": [], "metadata": {},
-    "shaping": "", "phases": {},
+    "shaping": "", "phases": {}, "bounce_class": "", "evidence": "",
 }  # fmt: skip
 IDS = ("message_id", "tenant")
 ENUMS = {"stream": STREAMS, "kind": KINDS}
 TEXTS = (
     "submission_id", "recipient", "recipient_domain", "stage", "reason", "rule", "detail", "site", "pool", "source",
-    "mx_host", "mx_address", "enhanced_code", "reply", "tls", "shaping",
+    "mx_host", "mx_address", "enhanced_code", "reply", "tls", "shaping", "bounce_class", "evidence",
 )  # fmt: skip
 NUMBERS = {
     "round": 2**16, "attempt": 2**16, "reply_code": 2**16, "duration_ms": 2**32, "size": 2**63, "possible_duplicate": 2,
@@ -120,8 +120,10 @@ def check(rows: Sequence[Row]) -> None:
             "".join(times).encode()
             if not all(map(int.__instancecheck__, times.values())):
                 raise TypeError("phases is not of type int")
+    noted = "noted" in field["kind"]  # about no message, perhaps of no tenant
     for key in IDS:
-        if not all(0 < len(text) <= MAX_ID for text in set(field[key])):
+        named = (text for text, kind in zip(field[key], field["kind"], strict=True) if text or kind != "noted")
+        if not all(0 < len(text) <= MAX_ID for text in (named if noted else set(field[key]))):
             raise ValueError(f"{key} is empty or has over {MAX_ID} characters")
     for key, known in ENUMS.items():
         if unknown := set(field[key]) - known:

@@ -42,7 +42,7 @@ HEADERS_MAX = 256 * 1024  # bytes; 1,000 recipients with long names in To take 2
 TIME_MAX = 4_102_444_800_000  # ms, the year 2100: beyond it the producer wrote another unit
 
 _OWN_HEADERS = frozenset(
-    "from to cc bcc subject date message-id mime-version dkim-signature return-path resent-bcc".split()
+    "from to cc bcc subject date message-id mime-version dkim-signature return-path resent-bcc x-postroad-id".split()
 )
 _ONCE = frozenset(b"from sender reply-to to cc bcc message-id date subject in-reply-to references".split())
 _HEADER_NAME = re.compile(r"[!-9;-~]{1,100}")

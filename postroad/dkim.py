@@ -36,7 +36,7 @@ LINE = 74  # characters of a folded line, its first blank and tag name not count
 SIGNED = frozenset(
     b"from sender reply-to to cc subject date message-id in-reply-to references mime-version content-type "
     b"content-transfer-encoding list-id list-help list-unsubscribe list-unsubscribe-post list-subscribe list-post "
-    b"list-owner list-archive feedback-id".split()
+    b"list-owner list-archive feedback-id x-postroad-id".split()
 )
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)")

@@ -8,6 +8,11 @@ from postroad.bounces import Verdict
 ENDS: frozenset[EventKind] = frozenset({"delivered", "bounced", "dropped", "rejected", "expired", "cancelled"})
 """Every accepted message reaches exactly one of these."""
 
+FEEDBACK: frozenset[EventKind] = frozenset({"reported", "complained", "late_bounce"})
+"""What came back after an end: no step of the message."""
+
+NO_STEPS = FEEDBACK | {"noted"}
+
 TEXT_MAX = 500  # characters of detail and reply
 
 _WITH_METADATA = ENDS | {"accepted"}  # the producer's own values: once at the start, once at the end
@@ -32,18 +37,21 @@ class Fields(TypedDict, total=False):
     due_at: int | None
     shaping: str
     phases: dict[str, int]
+    bounce_class: str
+    evidence: str
 
 
 def event(message: Message, kind: EventKind, at: int, stage: str, **fields: Unpack[Fields]) -> Event:
     """The event that `stage` took step `kind` with `message` at `at` (ms).
 
-    Site, pool and source come from the message's route when it has one; `attempt` is the message's unless given.
+    Site, pool and source come from the message's route when it has one; `attempt` is the message's unless given. Feedback is named
+    by its evidence as well: a message may have several of a kind.
     """
     message_id = message["message_id"]
     round = message.get("round", 0)
     attempt = fields.get("attempt", message.get("attempt", 0))
     made: Event = {
-        "event_id": f"{message_id}:{kind}:{round}:{attempt}",
+        "event_id": f"{message_id}:{kind}:{round}:{attempt}{_of_evidence(kind, fields)}",
         "message_id": message_id,
         "tenant": message["tenant"],
         "submission_id": message["submission_id"],
@@ -75,6 +83,23 @@ def event(message: Message, kind: EventKind, at: int, stage: str, **fields: Unpa
     return made
 
 
+def noted(tenant: str, at: int, stage: str, event_id: str, recipient: str = "", **fields: Unpack[Fields]) -> Event:
+    """An event about no message, such as an address that came on a list. `event_id`: the same for the same thing, noted again;
+    `tenant`: empty for all of them."""
+    made: Event = {
+        "event_id": event_id, "message_id": "", "tenant": tenant, "submission_id": "", "stream": "transactional", "kind": "noted",
+        "at": at, "accepted_at": at, "recipient": recipient, "recipient_domain": recipient.rpartition("@")[2], "stage": stage,
+    }  # fmt: skip
+    made.update(fields)  # type: ignore[typeddict-item]  # as in `event`
+    if "detail" in fields:
+        made["detail"] = fields["detail"][:TEXT_MAX]
+    return made
+
+
+def _of_evidence(kind: EventKind, fields: Fields) -> str:
+    return f":{fields['evidence']}" if kind in FEEDBACK and fields.get("evidence") else ""
+
+
 def ending(
     message: Message, kind: EndKind, at: int, stage: str, reason: str, rule: str = "", detail: str = ""
 ) -> Ending:
@@ -102,6 +127,8 @@ def attempted(attempt: Attempt, verdict: Verdict) -> Fields:
         "possible_duplicate": attempt.get("possible_duplicate", False), "shaping": attempt.get("shaping", ""),
         "phases": attempt.get("phases", {}),
     }  # fmt: skip
+    if verdict.outcome in ("hard", "soft"):
+        fields["bounce_class"] = verdict.outcome
     if decision := attempt.get("decision"):
         fields["detail"] = f"set off the shaping rule {decision}"
     if source := attempt.get("source"):

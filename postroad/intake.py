@@ -143,12 +143,19 @@ class Built(NamedTuple):
 
 
 async def build(
-    submission: Submission, messages: Sequence[Message], store: ContentStore, size_max: int, builts: list[Built]
+    submission: Submission,
+    messages: Sequence[Message],
+    store: ContentStore,
+    size_max: int,
+    builts: list[Built],
+    return_paths: ReturnPaths | None = None,
+    installation: str = "",
 ) -> None:
     """Append to `builts` what each of `messages` (of `distinct` recipients, in order) gets, stored.
 
     What is in `builts` stays: after a call that was broken off the next one goes on where it stopped. `size_max`: bytes of a
-    mail. Raises ContentUnavailable, temporary.
+    mail; `return_paths`: sign the Message-ID of a copy that has one recipient (without them, and for a copy that all share, it
+    leads nowhere); `installation`: as Feedback-ID names it. Raises ContentUnavailable, temporary.
     """
     recipients = distinct(submission["recipients"])
     files = await _files(submission, store, size_max)
@@ -173,11 +180,18 @@ async def build(
                 builts.append(Built(problem=problem))
                 continue
             date = max(message["accepted_at"], message.get("send_at") or 0)
-            id = header_id(message["message_id"])
+            alone = own_content or len(messages) == 1
+            id = _header_id(message["message_id"], return_paths if alone else None)
             content = await store.put(mime.build(rendered, files, date_ms=date, message_id=id, to_all=not own_copy))
             await asyncio.sleep(0)  # the loop is everyone's: one content at a time
-        top = mime.top(submission, recipient, header_id(message["message_id"])) if own_copy else b""
+        top = mime.top(submission, recipient, _header_id(message["message_id"], return_paths)) if own_copy else b""
+        if mark := message["return_path"].partition("@")[0]:
+            top += mime.marks(submission, mark, installation)
         builts.append(Built(content, top))
+
+
+def _header_id(message_id: str, return_paths: ReturnPaths | None) -> str:
+    return return_paths.header_id(message_id) if return_paths else header_id(message_id)
 
 
 async def _files(submission: Submission, store: ContentStore, size_max: int) -> list[mime.File] | Problem:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from avro.records import Event
-from postroad.events import ENDS
+from postroad.events import ENDS, NO_STEPS
 
 SUBMITTED, ATTEMPTED = "submitted", "attempted"
 """Steps that no event tells: its submission is in the log; a record of mail.attempts names it."""
@@ -64,8 +64,8 @@ class Step(NamedTuple):
 
 
 def step_of(event: Event) -> Step | None:
-    """The step that an event tells; None for feedback, which comes after an end and is none."""
-    if event["kind"] == "reported":
+    """The step that an event tells; None for feedback, which comes after an end, and for what is about no message."""
+    if event["kind"] in NO_STEPS:
         return None
     return Step(event["kind"], event["at"], event["accepted_at"], event["round"], event["attempt"], event["due_at"])
 

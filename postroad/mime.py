@@ -24,10 +24,15 @@ from typing import Any, NamedTuple
 from avro.records import Attachment, Mailbox, Recipient, Submission
 from postroad.addresses import normalise
 from postroad.headers import CONTROLS, LINE_MAX, LINE_SOFT_MAX, mailbox_list, unstructured
+from postroad.returnpath import MARK
 
 PLACEHOLDER = re.compile(r"\{\{\s*([\w.-]+)\s*\}\}")
 _NEEDS_ENCODING = re.compile(r"[^\t\n -~]")  # of a text that is to travel as it is
 _NOBODY = "undisclosed-recipients:;"  # RFC 5322 3.4: an empty group, where nobody is to be named
+PART_MAX = 60  # characters of each part of Feedback-ID
+_NO_PART = re.compile(r"[^A-Za-z0-9._-]")
+_FEEDBACK_ID = re.compile(rb"(?:^|[\r\n])feedback-id[ \t]*:", re.IGNORECASE)
+_END_OF_HEADER = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _RAW_REMOVED = frozenset({b"bcc", b"resent-bcc"})
 
 
@@ -128,6 +133,25 @@ def top(submission: Submission, recipient: Recipient, message_id: str) -> bytes:
     to = mailbox_list("To", [{"address": recipient["address"], "name": recipient.get("name", "")}])
     lines = f"To: {to or _NOBODY}\r\nMessage-ID: {_message_id(submission, message_id)}\r\n"
     return lines.encode()
+
+
+def marks(submission: Submission, mark: str, installation: str) -> bytes:
+    """Header lines that every copy has, by which a report on it is known even where addresses are redacted: our signed mark
+    (postroad/returnpath.py), and Feedback-ID as Google reads it, where the submission has none: campaign:stream:tenant:installation."""
+    lines = f"{MARK}: {mark}\r\n"
+    headers = {header["name"].lower() for header in submission.get("headers", [])}
+    raw = submission.get("raw")
+    if "feedback-id" not in headers and not (raw and _FEEDBACK_ID.search(raw[: _header_end(raw)])):
+        tags = submission.get("tags", [])
+        campaign = submission.get("metadata", {}).get("campaign") or (tags[0] if tags else "")
+        parts = campaign, submission.get("stream", "transactional"), submission["tenant"], installation
+        lines += f"Feedback-ID: {':'.join(_NO_PART.sub('-', part)[:PART_MAX] for part in parts)}\r\n"
+    return lines.encode()
+
+
+def _header_end(raw: bytes) -> int:
+    found = _END_OF_HEADER.search(raw)
+    return found.start() if found else len(raw)
 
 
 def needs_smtputf8(message: bytes) -> bool:

@@ -20,9 +20,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
+from postroad.addresses import normalise
 from postroad.checks import SIZE_MAX
 from postroad.egress import Pool, Source
 from postroad.ledger import Allowed
+from postroad.reputation import HOUR_MS, Thresholds
 from postroad.retry import RetrySchedule
 from postroad.returnpath import SECRET_MIN, ReturnPaths
 from postroad.shaping.limits import Limits
@@ -64,6 +66,14 @@ def _words(value: Any) -> Any:
     return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
 
+def _addresses(values: list[str]) -> list[str]:
+    return [normalise(value).text.lower() for value in values]
+
+
+def _domains(values: list[str]) -> list[str]:
+    return [normalise(f"postmaster@{value}").ascii_domain for value in values]
+
+
 HostPort = Annotated[str, AfterValidator(_host_port)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Positive
@@ -72,6 +82,7 @@ Secrets = Annotated[list[Annotated[SecretStr, AfterValidator(_secret)]], NoDecod
 HostPorts = Annotated[list[HostPort], NoDecode, BeforeValidator(_words)]
 SecondsList = Annotated[list[Seconds], NoDecode, BeforeValidator(_words)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
 FilePath = Annotated[Path, BeforeValidator(lambda value: value or None)]
 
 
@@ -173,6 +184,29 @@ class Settings(BaseSettings):
     return_path_unsigned: bool = Field(
         False, description="believe bounces to return paths without a signature, for a week after an upgrade")  # fmt: skip
 
+    feedback_id: str = Field(
+        "postroad", pattern=r"^[A-Za-z0-9._-]{1,60}$", description="this installation's name in Feedback-ID, its last part")  # fmt: skip
+    feedback_addresses: Annotated[list[str], NoDecode, BeforeValidator(_words), AfterValidator(_addresses)] = Field(
+        [], description="addresses that feedback loops send complaints to, in the environment separated by commas")  # fmt: skip
+    inbound: Annotated[str, AfterValidator(_optional_host_port)] = Field(
+        "", description="host:port where `postroad gateway inbound` takes bounces and complaints; `up` starts it; empty: nowhere")  # fmt: skip
+    inbound_domains: Annotated[list[str], NoDecode, BeforeValidator(_words), AfterValidator(_domains)] = Field(
+        [], description="domains that it takes bounces for, besides the tenants' return path domains")  # fmt: skip
+    inbound_host: str = Field(
+        "", pattern=r"^([A-Za-z0-9_-]+\.)*[A-Za-z0-9_-]*$", description="name in its greeting; empty: return_path_host, or ehlo")  # fmt: skip
+    inbound_certificate: FilePath | None = Field(
+        None, description="PEM file of its certificate chain; empty: self-signed, made in data_dir")  # fmt: skip
+    inbound_key: FilePath | None = Field(None, description="PEM file of the key; empty: in the file of the certificate")
+    inbound_size_max: int = Field(10 << 20, ge=64 << 10, description="largest mail that it takes, bytes")
+    inbound_connections: Count = Field(500, description="its connections at a time")
+    inbound_peer_connections: Count = Field(20, description="the same of one address (IPv6: of one /64)")
+    inbound_peer_per_minute: Count = Field(
+        600, description="mails a minute of one address, and four times as many connections"
+    )
+    inbound_recipients: Count = Field(100, description="recipients of one mail")
+    inbound_timeout_s: Seconds = Field(
+        300.0, description="a peer that sends no whole command, or mail, for so long is let go, seconds")  # fmt: skip
+
     expires_hours: Positive = Field(
         72.0, description="a message is tried for so long, hours; submissions may ask for less"
     )
@@ -188,6 +222,20 @@ class Settings(BaseSettings):
         600.0, description="a message that takes no step for so long, and does not wait, is told as lost, seconds")  # fmt: skip
     audit_sending_s: Seconds = Field(
         7200.0, description="the same for one that was routed: as long as an attempt may take, seconds")  # fmt: skip
+
+    reputation_pool: str = Field(
+        "", description="egress pool for mail whose sender, or whose own pool, is on hold by its reputation; empty: none")  # fmt: skip
+    reputation_complaint_warn: Rate = Field(
+        0.001, description="complaints of delivered mails from which on warn; 1: never"
+    )
+    reputation_complaint_hold: Rate = Field(0.003, description="the same for hold")
+    reputation_bounce_warn: Rate = Field(0.05, description="bounces of mails sent from which on warn; 1: never")
+    reputation_bounce_hold: Rate = Field(0.10, description="the same for hold")
+    reputation_sample: Count = Field(100, description="mails, decayed, before a rate says anything")
+    reputation_half_life_hours: Positive = Field(24.0, description="what is so old counts half, hours")
+    reputation_hold_hours: Positive = Field(
+        24.0, description="longest hold, then on warn and judged by what comes, hours"
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -229,6 +277,13 @@ class Settings(BaseSettings):
             sending_ms=round(self.audit_sending_s * 1000),
             expires_ms=round(self.expires_hours * 3_600_000),
         )
+
+    def thresholds(self) -> Thresholds:
+        """At which rates a reputation takes its steps."""
+        return Thresholds(
+            self.reputation_complaint_warn, self.reputation_complaint_hold, self.reputation_bounce_warn, self.reputation_bounce_hold,
+            self.reputation_sample, round(self.reputation_half_life_hours * HOUR_MS), round(self.reputation_hold_hours * HOUR_MS),
+        )  # fmt: skip
 
     def installation(self) -> dict[str, Any]:
         """The arguments of topics.installation.Installation, which this package, without Kafka, cannot name."""

@@ -8,7 +8,7 @@ SELECT DISTINCT
     toInt64(toUInt32(accepted_at)) * 1000 + accepted_ms AS accepted_at_ms,
     toInt64(toUInt32(due_at)) * 1000 AS due_ms
 FROM events
-WHERE ts >= {since:DateTime} AND ({tenant:String} = '' OR tenant = {tenant:String}) AND kind != 'reported'
+WHERE ts >= {since:DateTime} AND ({tenant:String} = '' OR tenant = {tenant:String}) AND kind NOT IN ('reported', 'complained', 'late_bounce', 'noted')
     AND message_id IN
     (
         SELECT message_id
@@ -27,7 +27,7 @@ WHERE ts >= {since:DateTime} AND ({tenant:String} = '' OR tenant = {tenant:Strin
                 ) AS deadline
             FROM events
             WHERE toInt64(toUInt32(accepted_at)) * 1000 + accepted_ms >= {since_ms:Int64}
-                AND ts >= {since:DateTime} AND ({tenant:String} = '' OR tenant = {tenant:String}) AND kind != 'reported'
+                AND ts >= {since:DateTime} AND ({tenant:String} = '' OR tenant = {tenant:String}) AND kind NOT IN ('reported', 'complained', 'late_bounce', 'noted')
         )
         GROUP BY message_id
         HAVING uniqExactIf((kind, round, attempt), is_end) > 1

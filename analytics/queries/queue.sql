@@ -34,7 +34,7 @@ FROM
             (toUInt64(round) * 65536 + attempt, toUInt8(kind IN ('scheduled', 'deferred', 'held')), toUInt64(toUInt32(ts)) * 1000 + ts_ms) AS place
         FROM events
         WHERE ts >= {since:DateTime} AND ts < {until:DateTime} AND ({tenant:String} = '' OR tenant = {tenant:String})
-            AND kind NOT IN ('accepted', 'reported')
+            AND kind NOT IN ('accepted', 'reported', 'complained', 'late_bounce', 'noted')
     )
     GROUP BY message_id
     HAVING countIf(kind IN ('delivered', 'bounced', 'dropped', 'rejected', 'expired', 'cancelled')) = 0

@@ -1,6 +1,6 @@
 """`postroad up`: the whole road in the foreground on one machine, and clean up after it.
 
-Children: Kafka, the workers, a clickhouse-server where asked for. A child that ends is started again, later each time it
+Children: Kafka, the workers, the inbound MX where the setting `inbound` names a place, a clickhouse-server where asked for. A child that ends is started again, later each time it
 ends soon. SIGINT or SIGTERM stops the workers first (they finish and commit what they have begun), then Kafka. kill -9 of this
 process takes the workers with it and tells Kafka to stop; the next start goes on where the last commit was.
 
@@ -33,6 +33,7 @@ from topics import admin
 from topics.installation import Installation
 
 WORKER = (sys.executable, "-m", "postroad", "worker")
+INBOUND = (sys.executable, "-m", "postroad", "gateway", "inbound")
 CLICKHOUSE = "POSTROAD_CLICKHOUSE"
 WORKER_GRACE_S = 40.0  # longer than a worker's own (the setting grace_s)
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 1.0, 30.0
@@ -100,7 +101,12 @@ class Stack:
         self._clickhouse_server = clickhouse_server
         self._environment: dict[str, str] = {}
         self._kafka = Kept("Kafka", self._spawn_kafka, self.kafka.folder / "broker.log", self.console.print)
-        self._workers = [self._worker(index, stages) for index, stages in enumerate(workers)]
+        self._workers = [
+            self._child(f"worker {' '.join(stages)}", f"worker-{index}", f"ready-{index}", (*WORKER, *stages))
+            for index, stages in enumerate(workers)
+        ]
+        if settings.inbound:
+            self._workers.append(self._child("inbound MX", "inbound", "ready-inbound", INBOUND))
 
     def run(self) -> None:
         """Until SIGINT or SIGTERM. Main thread only. Raises StackError, BrokerUnavailable, TimeoutError, TopicMismatch."""
@@ -160,17 +166,16 @@ class Stack:
         assert self.kafka.process is not None
         return self.kafka.process
 
-    def _worker(self, index: int, stages: Sequence[str]) -> Kept:
-        ready, log = self.home / f"ready-{index}", self.logs / f"worker-{index}.log"
+    def _child(self, name: str, log_name: str, ready_name: str, command: Sequence[str]) -> Kept:
+        ready, log = self.home / ready_name, self.logs / f"{log_name}.log"
 
         def start() -> subprocess.Popen[bytes]:
             ready.unlink(missing_ok=True)
-            command = [*WORKER, *stages]
             environment = {**os.environ, **self._environment, READY_FILE: str(ready)}
             # SIGKILL: while Kafka goes away too a worker can finish nothing, only hold its files against the next one.
-            return child.spawn(command, log, env=environment, when_we_die=signal.SIGKILL)
+            return child.spawn(list(command), log, env=environment, when_we_die=signal.SIGKILL)
 
-        return Kept(f"worker {' '.join(stages)}", start, log, self.console.print, ready)
+        return Kept(name, start, log, self.console.print, ready)
 
     def _stop(self) -> None:
         """Workers first, all at once; then Kafka, which takes their last commits."""

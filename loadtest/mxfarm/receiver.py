@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import dns.exception
 
+from loadtest.mxfarm import returns
 from loadtest.mxfarm.connections import ConnectionLog
 from loadtest.mxfarm.receipts import ReceiptLog
 from loadtest.mxfarm.session import Session
@@ -34,6 +35,7 @@ class Receiver:
         self.takes_domain = lru_cache(10_000)(self._takes_domain)
         self._servers: list[asyncio.Server] = []
         self._deaf: list[socket.socket] = []
+        self._sending: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Listen on every address, unless connections are to be refused. OSError where a port is taken."""
@@ -77,6 +79,18 @@ class Receiver:
         if before.mode != behaviour.mode:
             self.close()
             await self.open()
+
+    def send_back(self, host: str, mail_from: str, recipient: str, raw: bytes) -> None:
+        """What `returns` of the behaviour says, in a while."""
+        behaviour = self.behaviour
+        for start, what in behaviour.returns.items():
+            if behaviour.returns_to and recipient.startswith(start):
+                mail, dsn = returns.report(what, host, mail_from, recipient, raw), what.startswith("dsn")
+                sender, to = ("", mail_from) if dsn else (f"postmaster@{host}", behaviour.feedback_to)
+                task = asyncio.get_running_loop().create_task(returns.send(behaviour.returns_to, sender, to, mail))
+                self._sending.add(task)
+                task.add_done_callback(self._sending.discard)
+                return
 
     def _session_maker(self, host: Host) -> Callable[[], Session]:
         return lambda: Session(self, host.name)

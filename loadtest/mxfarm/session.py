@@ -375,6 +375,8 @@ class Session(asyncio.BufferedProtocol):
         if dropped:
             return self.cut()
         self._reply(f"250 2.0.0 taken as {queue}")
+        for recipient in self._recipients:
+            self._receiver.send_back(self._host, self._mail_from or "", recipient, bytes(content))
 
     _COMMANDS: ClassVar[dict[str, "Callable[[Session, str], None]"]] = {
         "EHLO": _ehlo,

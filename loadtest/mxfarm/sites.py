@@ -31,6 +31,9 @@ class Behaviour:
     drop_after_dot: float = 0  # share of messages, 0 to 1, that end like close-after-data
     replies: Mapping[str, str] = field(default_factory=dict)  # reply to RCPT by start of the local part, first match
     size: int = 40_000_000  # bytes of one message
+    returns: Mapping[str, str] = field(default_factory=dict)  # what comes back, by start of the local part: returns.py
+    returns_to: str = ""  # the inbound MX, host:port; empty: nothing comes back
+    feedback_to: str = ""  # address for complaints; DSNs go to the return path
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -38,6 +41,9 @@ class Behaviour:
         for name in ("delay_ms", "connections", "greylist_s", "drop_after_dot", "size"):
             if not isinstance(value := getattr(self, name), int | float) or value < 0:
                 raise ValueError(f"{name} is {value!r}, must be a number and not negative")
+        for what in self.returns.values():
+            if what.partition(" ")[0] not in ("dsn", "arf"):
+                raise ValueError(f"returns {what!r} is neither dsn STATUS TEXT nor arf TYPE")
         for reply in self.replies.values():
             if not reply[:3].isdigit():
                 raise ValueError(f"reply {reply!r} does not begin with a code of three digits")

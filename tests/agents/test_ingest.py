@@ -42,10 +42,12 @@ async def test_one_recipient(runner, services):
     assert (message["accepted_at"], message["expires_at"]) == (NOW, NOW + 72 * HOUR_MS)
     assert services.settings.return_paths().message_of(message["return_path"]) == message["message_id"]
     assert message["return_path"].endswith("@acme.test")
-    assert (message["tags"], message["metadata"], message["round"], message["top"]) == (["t"], {"k": "v"}, 0, b"")
+    assert (message["tags"], message["metadata"], message["round"]) == (["t"], {"k": "v"}, 0)
+    mark = message["return_path"].partition("@")[0]
+    assert message["top"] == f"X-Postroad-Id: {mark}\r\nFeedback-ID: t:transactional:acme:postroad\r\n".encode()
     mail = await whole(message, services)
     assert (mail["To"], mail["Subject"], mail.get_content()) == ("r@there.test", "hi", "hello\r\n")
-    assert mail["Message-ID"] == f"<{header_id(message['message_id'])}@acme.test>"
+    assert services.settings.return_paths().message_of_message_id(mail["Message-ID"]) == message["message_id"]
 
 
 async def test_a_replay_has_the_same_ids_and_another_record_has_others(services):
@@ -73,7 +75,10 @@ async def test_listed_in_one_shared_content_or_alone_in_a_copy(runner, services)
     assert len({m["content"]["hash"] for m in alone}) == 1
     mails = [await whole(m, services) for m in alone]
     assert [m["To"] for m in mails] == ["a@there.test", "b@there.test", "c@there.test"]
-    assert [m["Message-ID"] for m in mails] == [f"<{header_id(m['message_id'])}@acme.test>" for m in alone]
+    ours = services.settings.return_paths()
+    assert [m["Message-ID"] for m in mails] == [f"<{ours.header_id(m['message_id'])}@acme.test>" for m in alone]
+    for message, mail in zip(shared + alone, [await whole(m, services) for m in shared + alone], strict=True):
+        assert ours.message_of_mark(mail["X-Postroad-Id"]) == message["message_id"], "each copy has its own"
 
 
 async def test_variables_and_a_missing_one(runner, services):
@@ -334,7 +339,9 @@ async def test_the_message_id_that_everyone_reads_does_not_lead_to_the_return_pa
         given = submission("a@there.test", "b@there.test", submission_id=f"s{number}", stream=stream)
         for message in values(await runner.feed(SUBMISSIONS, given), ACCEPTED):
             raw = message["top"] + await services.contents.get(message["content"])
-            assert b"Message-ID: <" in raw and message["message_id"].encode() not in raw
+            (line,) = [line for line in raw.split(b"\r\n") if line.startswith(b"Message-ID: <")]
+            tag = message["return_path"].partition("@")[0][-16:]
+            assert tag.encode() not in line
 
 
 async def test_a_mail_may_not_be_tried_for_longer_than_a_month(runner):

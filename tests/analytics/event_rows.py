@@ -15,7 +15,8 @@ def event(message="m1", kind="accepted", after_ms=0, **fields):
         "attempt": 0, "recipient": "ann@example.org", "recipient_domain": "example.org", "stage": "ingest", "reason": "",
         "rule": "", "detail": "", "site": "", "pool": "", "source": "", "mx_host": "", "mx_address": "", "reply_code": 0,
         "enhanced_code": "", "reply": "", "tls": "", "duration_ms": 0, "possible_duplicate": False, "size": 0,
-        "due_at": None, "tags": [], "metadata": {}, "shaping": "", "phases": {}, **fields,
+        "due_at": None, "tags": [], "metadata": {}, "shaping": "", "phases": {}, "bounce_class": "",
+        "evidence": "", **fields,
     }  # fmt: skip
 
 

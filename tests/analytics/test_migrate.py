@@ -16,7 +16,11 @@ def test_the_second_run_changes_nothing(empty):
     notes = []
     first = migrate(empty, note=notes.append)
     old = empty.query("SELECT version()").rows[0][0].startswith("18.")
-    assert first == (["001_events", "003_shaping"] if old else ["001_events", "002_events_index", "003_shaping"])
+    assert first == (
+        ["001_events", "003_shaping", "004_feedback"]
+        if old
+        else ["001_events", "002_events_index", "003_shaping", "004_feedback"]
+    )
     assert bool(notes) == old and all("requires ClickHouse 22.8" in note for note in notes)
     assert migrate(empty) == []
     assert empty.query("SELECT count() FROM events").rows == [(0,)]
@@ -48,8 +52,8 @@ def test_badly_named_files_are_an_error(names, tmp_path: Path):
 
 def test_the_table_follows_the_schema():
     """Every field of avro/Event.avsc has its place, and every kind its number."""
-    text = (FOLDER / "001_events.sql").read_text()
-    assert set(re.findall(r"'([a-z]+)' = \d+", text)) == {*get_args(EventKind), "transactional", "broadcast"}
+    text = (FOLDER / "001_events.sql").read_text() + (FOLDER / "004_feedback.sql").read_text()
+    assert set(re.findall(r"'([a-z_]+)' = \d+", text)) == {*get_args(EventKind), "transactional", "broadcast"}
     fields = {field["name"] for field in load("Event")["fields"]}
     assert fields - {"event_id", "at", "metadata"} <= set(columns_of(rows([event()]), 0))
     assert {field["name"] for field in load("Event")["fields"] if "default" in field} == set(DEFAULTS)

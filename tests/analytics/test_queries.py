@@ -230,3 +230,34 @@ def test_phases_and_policy_are_kept(warehouse):
     assert [each.event["message_id"] for each in rejected] == ["x"]
     (row,) = queries.run(warehouse, "timeline", message="p").dicts()
     assert (row["shaping"], row["phases"], row["phase_ms"]) == ("abc", ["connect", "rcpt"], [12, (1 << 32) - 1])
+
+
+LATE = {"site": "gmail", "reason": "user-unknown", "bounce_class": "hard", "round": 0, "attempt": 1}
+BACK = [
+    event("d0", "late_bounce", 5000, evidence="r1", **LATE),
+    event("d0", "late_bounce", 6000, evidence="r2", **LATE),
+    event("d0", "complained", 7000, evidence="r3", site="gmail", reason="abuse", attempt=1),
+    event("", "noted", 1, tenant="", reason="report-forged", evidence="r4"),
+]
+
+
+def test_what_came_back_is_told_apart_from_the_end(filled):
+    before = [ask(filled, name) for name in ("conservation", "ends_by_site", "latency", "ends_by_reason", "queue")]
+    sink = Sink(filled, "g")
+    sink.recover({0: 100})
+    sink.write(rows(BACK, first=100))
+    assert [
+        ask(filled, name) for name in ("conservation", "ends_by_site", "latency", "ends_by_reason", "queue")
+    ] == before
+    assert ask(filled, "feedback") == [
+        ("gmail", "complained", "abuse", "", 1, 1),
+        ("gmail", "late_bounce", "user-unknown", "hard", 2, 1),
+    ]
+    told = [(row[2], row[-1]) for row in ask(filled, "timeline", message="d0")]
+    assert told == [
+        ("accepted", ""),
+        ("delivered", ""),
+        ("late_bounce", "r1"),
+        ("late_bounce", "r2"),
+        ("complained", "r3"),
+    ]

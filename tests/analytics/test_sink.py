@@ -202,3 +202,13 @@ def test_events_of_very_many_days_fit_in_one_batch(warehouse):
     sink.recover({0: 0})
     assert sink.write(rows([event(f"m{n}", after_ms=n * 86_400_000) for n in range(230)])) == []
     assert count(warehouse) == (230, 230)
+
+
+def test_what_is_about_no_message_is_stored_and_nothing_else_without_an_id(warehouse):
+    sink = Sink(warehouse, "g")
+    sink.recover({0: 0})
+    noted = event("", "noted", tenant="", reason="report-forged", evidence="r1")
+    rejected = sink.write(rows([event("m1"), noted, event(""), event("m2", tenant=""), event("m3")]))
+    assert [row.offset for row in rejected] == [2, 3]
+    assert count(warehouse) == (3, 3)
+    assert warehouse.query("SELECT reason, evidence FROM events WHERE kind = 'noted'").rows == [("report-forged", "r1")]

@@ -12,7 +12,7 @@ import pytest
 from deploy.local import ROOT
 
 
-@pytest.mark.parametrize("package", ["avro", "topics", "tables", "agents", "postroad", "analytics"])
+@pytest.mark.parametrize("package", ["avro", "topics", "tables", "agents", "postroad", "analytics", "gateway"])
 def test_packages_are_those_of_this_repository(package):
     """Their names are short; `avro` is also a package of others."""
     found = importlib.util.find_spec(package)

@@ -127,3 +127,10 @@ def test_the_line_names_busy_stages_with_numbers():
     loads = {"ingest": Load(1234.4, 0), "send": Load(0, 56_789), "route": Load(0, 0)}
     assert line(loads) == "ingest 1,234/s | send 0/s (56,789 wait) | route"
     assert line({}) == "no stage has read anything yet"
+
+
+@pytest.mark.parametrize(("inbound", "children"), [("", 1), ("127.0.0.1:2526", 2)])
+def test_the_inbound_mx_is_a_child_where_it_has_a_place(tmp_path, inbound, children):
+    stack = Stack(Settings(data_dir=tmp_path / "data", inbound=inbound))
+    assert len(stack._workers) == children
+    assert all(not kept.ready() for kept in stack._workers)

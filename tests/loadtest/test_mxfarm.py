@@ -22,12 +22,15 @@ import dns.message
 import dns.query
 import dns.rcode
 import pytest
+from aiosmtpd.controller import Controller
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
+from deploy.local.kafka import free_port
 from loadtest.mxfarm import SITES, Behaviour, Farm, FarmError, FarmServer, Receipts
 from loadtest.mxfarm.signatures import Verifier
 from loadtest.mxfarm.zone import absolute
+from postroad import feedback
 
 ADDRESS = {host.name: host.address for site in SITES for host in site.hosts}
 MAIL = b"From: a@sender.test\r\nTo: b@accept.test\r\nMessage-ID: <one@sender.test>\r\nSubject: hi\r\n\r\nhello\r\n"
@@ -602,3 +605,61 @@ def test_ed25519_signature():
     key = "v=DKIM1; k=ed25519; p=" + base64.b64encode(other).decode()
     (wrong_key,) = Verifier({"brisbane._domainkey.football.example.com": key}).verify(mail)
     assert not wrong_key.valid
+
+
+# what comes back after the 250
+
+
+class Inbox:
+    """An SMTP server that keeps what it gets; the first connection is told to come again."""
+
+    def __init__(self):
+        self.mails, self.tries = [], 0
+
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        self.tries += 1
+        if self.tries == 1:
+            return "451 4.3.0 later"
+        envelope.rcpt_tos.append(address)
+        return "250 ok"
+
+    async def handle_DATA(self, server, session, envelope):
+        self.mails.append((envelope.mail_from, envelope.rcpt_tos, envelope.content))
+        return "250 ok"
+
+
+def test_a_dsn_and_a_complaint_come_back(farm, control):
+    inbox = Inbox()
+    controller = Controller(inbox, "127.0.0.1", free_port())
+    controller.start()
+    try:
+        back = {"returns": {"gone": "dsn 5.1.1 no such user", "angry": "arf abuse"}, "feedback_to": "fbl@sender.test"}
+        control({"sites": {"accept": back | {"returns_to": f"127.0.0.1:{controller.port}"}}})
+        for name in ("gone", "fine", "angry"):
+            assert send(farm, f"{name}@accept.test", sender="b-1@sender.test")[0] == 250
+        until(lambda: len(inbox.mails) == 2)
+    finally:
+        controller.stop()
+    mails = {to[0]: (sender, feedback.read(raw)) for sender, to, raw in inbox.mails}
+    sender, dsn = mails["b-1@sender.test"]
+    assert (sender, dsn.kind, [(each.address, each.status, each.action) for each in dsn.recipients]) == (
+        "<>", "bounce", [("gone@accept.test", "5.1.1", "failed")])  # fmt: skip
+    sender, complaint = mails["fbl@sender.test"]
+    assert (sender, complaint.kind, complaint.complaint.feedback_type) == (
+        "postmaster@mx1.accept.test",
+        "complaint",
+        "abuse",
+    )
+    assert complaint.original.message_id == "one@sender.test"
+
+
+def until(true):
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_what_returns_is_checked():
+    with pytest.raises(ValueError, match="neither dsn"):
+        Behaviour(returns={"a": "vacation"})

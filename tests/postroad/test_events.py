@@ -1,11 +1,13 @@
 """Events carry what the message knows, and only where it is wanted."""
 
 import typing
+from typing import Any
 
 import pytest
 
 from avro.records import Event, EventKind, Message
-from postroad.events import ENDS, TEXT_MAX, Fields, event
+from postroad.events import ENDS, TEXT_MAX, Fields, event, noted
+from postroad.ledger import step_of
 
 MESSAGE: Message = {
     "message_id": "m1",
@@ -71,3 +73,21 @@ def test_the_message_is_not_changed() -> None:
     before = dict(MESSAGE)
     event(MESSAGE, "delivered", 0, "classify", reply="ok")
     assert before == MESSAGE
+
+
+def test_feedback_is_named_by_its_evidence():
+    first, other = (event(MESSAGE, "late_bounce", 1, "classify", evidence=name) for name in ("r1", "r2"))
+    assert first["event_id"] != other["event_id"] and first["evidence"] == "r1"
+    assert (
+        event(MESSAGE, "delivered", 1, "classify", evidence="r1")["event_id"]
+        == event(MESSAGE, "delivered", 1, "classify")["event_id"]
+    )
+
+
+def test_noted_is_about_no_message_and_no_step():
+    made = noted("", 5, "classify", "x", "r@there.test", reason="report-forged", detail="d" * 900)
+    assert (made["kind"], made["message_id"], made["tenant"], made["recipient_domain"], len(made["detail"])) == (
+        "noted", "", "", "there.test", 500)  # fmt: skip
+    full: Any = {"round": 0, "attempt": 0, "due_at": None, **made}
+    assert step_of(full) is None
+    assert all(step_of({**full, "kind": kind}) is None for kind in ("reported", "complained", "late_bounce"))

@@ -362,3 +362,36 @@ def test_extra_headers_stand_above_a_raw_message() -> None:
         complete(WHOLE, headers=[{"name": "List-Id", "value": "<l.shop.example>"}])
         == b"List-Id: <l.shop.example>\r\n" + WHOLE
     )
+
+
+# marks of every copy
+
+
+def marked(**fields):
+    given = {
+        "tenant": "acme",
+        "submission_id": "s",
+        "sender": {"address": "a@shop.example"},
+        "recipients": [],
+        **fields,
+    }
+    return mime.marks(given, "b-1-2", "post").decode().split("\r\n")[1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({}, "Feedback-ID: :transactional:acme:post"),
+        ({"stream": "broadcast", "tags": ["spring", "x"]}, "Feedback-ID: spring:broadcast:acme:post"),
+        (
+            {"tags": ["spring"], "metadata": {"campaign": "a: b\r\nX: y"}},
+            "Feedback-ID: a--b--X--y:transactional:acme:post",
+        ),
+        ({"tags": ["ü" * 99]}, f"Feedback-ID: {'-' * 60}:transactional:acme:post"),
+        ({"headers": [{"name": "feedback-ID", "value": "mine"}]}, ""),
+        ({"raw": b"From: a@b\nFEEDBACK-ID : mine\n\nFeedback-ID: x"}, ""),
+        ({"raw": b"From: a@b\r\n\r\nFeedback-ID: not a header\r\n"}, "Feedback-ID: :transactional:acme:post"),
+    ],
+)
+def test_feedback_id_is_ours_where_the_producer_has_none(fields, line):
+    assert marked(**fields) == line

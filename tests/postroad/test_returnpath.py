@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroad.ids import message_id
-from postroad.returnpath import ReturnPathError, ReturnPaths, named
+from postroad.returnpath import Forged, ReturnPathError, ReturnPaths, named
 from postroad.settings import Settings, SettingsError, listing, read
 from topics.catalogue import REPORTS
 
@@ -108,3 +108,44 @@ def test_without_a_secret_workers_of_one_installation_agree_and_others_do_not():
     assert Settings(topic_prefix="a-").return_paths().message_of(path) == ID
     with pytest.raises(ReturnPathError):
         Settings(topic_prefix="b-").return_paths().message_of(path)
+
+
+# the other two places that name a message
+
+
+@pytest.mark.parametrize("mangle", [str.upper, str.title, lambda text: f" {text}\t"])
+def test_a_mark_comes_back(mangle):
+    assert OURS.message_of_mark(mangle(PATH.partition("@")[0])) == ID
+
+
+@pytest.mark.parametrize("mangle", [str.upper, lambda text: f" {text} ", lambda text: text.strip("<>")])
+def test_a_message_id_comes_back(mangle):
+    assert OURS.message_of_message_id(mangle(f"<{OURS.header_id(ID)}@acme.test>")) == ID
+
+
+def test_a_tag_is_good_for_its_own_purpose_alone():
+    tag, other = PATH.partition("@")[0][-16:], OURS.header_id(ID)[-16:]
+    with pytest.raises(Forged):
+        OURS.message_of(f"b-{ID}-{other}@b.acme.test")
+    with pytest.raises(Forged):
+        OURS.message_of_message_id(f"<{ID}.{tag}@acme.test>")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "<>", "<a@b>", f"<{ID}@acme.test>", f"<{ID}.@acme.test>", PATH, "é" * 99, f"<{OURS.header_id(ID)}@a b>"],
+)
+def test_what_is_no_message_id_of_ours_says_so(text):
+    with pytest.raises(ReturnPathError):
+        OURS.message_of_message_id(text)
+    with pytest.raises(ReturnPathError):
+        OURS.message_of_mark(text)
+
+
+def test_what_a_secret_before_has_signed_is_believed():
+    old, both = (
+        ReturnPaths([b"an older secret, also long"]),
+        ReturnPaths([b"a secret of sixteen and more", b"an older secret, also long"]),
+    )
+    assert both.message_of_mark(old.sign(ID, "x").partition("@")[0]) == ID
+    assert both.message_of_message_id(f"<{old.header_id(ID)}@x>") == ID

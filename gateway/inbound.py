@@ -1,0 +1,276 @@
+"""The inbound MX: takes what comes back to return paths and feedback addresses, and nothing else, into mail.reports.
+
+A mail is answered with 250 when Kafka has its report on all in-sync replicas, its content in the content store where it is large. While
+Kafka or the store is away the answer is 451, and the peer keeps the mail. What is sent twice, after an answer that was lost, has
+the same report_id, and counts once.
+
+| recipient | answer |
+|---|---|
+| a feedback address (setting feedback_addresses) | 250 |
+| a return path at a domain where tenants have theirs, signed by us | 250 |
+| the same, forged | 550 5.1.1 |
+| anything else at such a domain | 550 5.1.1 |
+| any other domain | 550 5.7.1 |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import blake2b
+from typing import Any, Protocol
+
+from avro.records import Report, Tenant
+from gateway.session import TOO_MANY, Busy, Session
+from postroad.addresses import BadAddress, ascii_domain, key
+from postroad.content import ContentStore, ContentUnavailable
+from postroad.returnpath import Forged, ReturnPathError
+from postroad.settings import Settings
+
+log = logging.getLogger(__name__)
+
+DOMAINS_S = 5.0  # so long the bounce domains of the tenants are not looked up anew
+STORE_S = (
+    30.0  # RFC 5321 4.5.3.2.6: the peer waits ten minutes for the answer to the dot, and may connect anew after less
+)
+PEERS_MAX = 10_000  # addresses whose rates are kept
+MINUTE_S = 60.0
+CONNECTS_PER_MAIL = 4  # connections a minute of one address, times the mails that it may send
+TEXT_MAX = 254  # characters kept of what a peer says
+
+
+class Unavailable(Exception):
+    """Kafka does not take a record now; try again later."""
+
+
+class Writer(Protocol):
+    """What takes reports (gateway/writer.py)."""
+
+    async def put(self, report: Report) -> None:
+        """Return when it is safe. Raises Unavailable."""
+
+
+class Inbound:
+    """The rules, and what connections share. `tenants`: as control.tenants has them."""
+
+    def __init__(
+        self, settings: Settings, tenants: Mapping[str, Tenant], contents: ContentStore, writer: Writer,
+        *, tls: ssl.SSLContext | None = None, clock: Callable[[], float] = time.monotonic,
+    ):  # fmt: skip
+        self._settings, self._tenants, self._contents, self._writer = settings, tenants, contents, writer
+        self._tls, self._clock = tls, clock
+        self._return_paths = settings.return_paths()
+        self._feedback = frozenset(settings.feedback_addresses)
+        self._domains: frozenset[str] = frozenset()
+        self._domains_until = 0.0
+        self._sessions: set[Session] = set()
+        self._connections: Counter[str] = Counter()  # now, by peer
+        self._connects, self._mails = _Rate(clock), _Rate(clock)
+        self._server: asyncio.Server | None = None
+        self._stopping = False
+        self.counts: Counter[str] = Counter()
+        """connections, refused_connections, taken, refused_recipients, forged, put_off, failed."""
+
+    # -- the server ----------------------------------------------------------------------------------------------------
+    async def open(self, host: str, port: int) -> int:
+        """Listen; returns the port. Raises OSError."""
+        server = await asyncio.get_running_loop().create_server(self._protocol, host, port, backlog=1024)
+        self._server = server
+        return int(server.sockets[0].getsockname()[1])
+
+    async def close(self, grace_s: float) -> None:
+        """Take no more connections; what is being stored may end for so long; all others are told to come again."""
+        self._stopping = True
+        assert self._server is not None
+        self._server.close()
+        deadline = time.monotonic() + grace_s
+        while self._sessions:
+            late = time.monotonic() > deadline
+            for session in list(self._sessions):
+                if late or not session.storing:
+                    session.end("421 4.3.2 this host stops, try again later")
+            if late:
+                return
+            await asyncio.sleep(0.05)
+
+    def _protocol(self) -> asyncio.Protocol:
+        settings = self._settings
+        if len(self._sessions) >= settings.inbound_connections:
+            self.counts["refused_connections"] += 1
+            return Busy()
+        return Session(
+            self, hostname=settings.inbound_host or settings.return_path_host or settings.ehlo, ident="ESMTP",
+            data_size_limit=settings.inbound_size_max, enable_SMTPUTF8=True, tls_context=self._tls,
+            timeout=settings.inbound_timeout_s, loop=asyncio.get_running_loop(),
+        )  # fmt: skip
+
+    # -- what sessions ask -----------------------------------------------------------------------------------------------
+    def opened(self, session: Session) -> str:
+        """Note a connection; why it is refused, empty where it is not."""
+        settings, peer = self._settings, network(session.peer)
+        if self._stopping:
+            return "421 4.3.2 this host stops, try again later"
+        if len(self._sessions) >= settings.inbound_connections:
+            self.counts["refused_connections"] += 1
+            return TOO_MANY
+        if self._connections[peer] >= settings.inbound_peer_connections or not self._connects.take(
+            peer, CONNECTS_PER_MAIL * settings.inbound_peer_per_minute
+        ):
+            self.counts["refused_connections"] += 1
+            return "421 4.7.0 too many connections of your address, try again later"
+        self._connections[peer] += 1
+        self._sessions.add(session)
+        self.counts["connections"] += 1
+        return ""
+
+    def closed(self, session: Session) -> None:
+        """A connection has ended."""
+        if session in self._sessions:
+            self._sessions.discard(session)
+            peer = network(session.peer)
+            self._connections[peer] -= 1
+            if not self._connections[peer]:
+                del self._connections[peer]
+
+    def mailed(self, session: Session) -> str:
+        """A peer begins a mail; why it has to wait, empty where it does not."""
+        if self._stopping:
+            return "421 4.3.2 this host stops, try again later"
+        if not self._mails.take(network(session.peer), self._settings.inbound_peer_per_minute):
+            self.counts["put_off"] += 1
+            return "421 4.7.0 too many mails of your address, try again later"
+        return ""
+
+    async def handle_EHLO(self, server: Any, session: Any, envelope: Any, name: str, said: list[str]) -> list[str]:
+        """Nobody signs in here."""
+        session.host_name = name
+        return [line for line in said if not line.startswith("250-AUTH")]
+
+    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:
+        """See the table of the module."""
+        if len(envelope.rcpt_tos) >= self._settings.inbound_recipients:
+            return f"452 4.5.3 this host takes {self._settings.inbound_recipients} recipients a mail"
+        if refusal := self._refusal(address):
+            self.counts["refused_recipients"] += 1
+            return refusal
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 OK"
+
+    async def handle_exception(self, error: Exception) -> str:
+        """The peer keeps the mail."""
+        self.counts["failed"] += 1
+        log.error("a session failed", exc_info=error)
+        return "451 4.3.0 an error of this host, try again later"
+
+    async def take(self, server: Session, raw: bytes) -> str:
+        """Store a mail; the answer to the dot."""
+        session, envelope = server.session, server.envelope
+        assert session is not None and envelope is not None
+        try:
+            async with asyncio.timeout(STORE_S):
+                content = await self._contents.put(raw)
+                reports = [
+                    Report(
+                        report_id=evidence(rcpt_to, raw), received_at=time.time_ns() // 1_000_000,
+                        mail_from=_text(envelope.mail_from if envelope.mail_from != "<>" else ""), rcpt_to=rcpt_to, content=content,
+                        peer=server.peer, helo=_text(session.host_name), tls=_cipher(server), message_id="",
+                    )
+                    for rcpt_to in dict.fromkeys(map(_text, envelope.rcpt_tos))
+                ]  # fmt: skip
+                await asyncio.gather(*map(self._writer.put, reports))
+        except (ContentUnavailable, Unavailable, TimeoutError) as error:
+            self.counts["put_off"] += 1
+            log.warning("put off a report: %s", error or "no answer in time")
+            return "451 4.3.0 the mail cannot be stored now, try again later"
+        self.counts["taken"] += len(reports)
+        return f"250 2.0.0 {reports[0]['report_id']}"
+
+    def _refusal(self, address: str) -> str:
+        """Why an address is none of ours; empty where it is."""
+        if key(address) in self._feedback:
+            return ""
+        local, _, domain = address.rpartition("@")
+        if not local or not self._is_ours(domain):
+            return "550 5.7.1 this host takes bounces and complaints of its own mail alone; it relays nothing"
+        try:
+            self._return_paths.message_of(address)
+        except Forged:
+            self.counts["forged"] += 1
+            return "550 5.1.1 no mail was sent with this return path"
+        except ReturnPathError:
+            return "550 5.1.1 no such address: this domain has return paths only"
+        return ""
+
+    def _is_ours(self, domain: str) -> bool:
+        try:
+            domain = ascii_domain(domain)
+        except BadAddress:
+            return False
+        if domain not in self._domains and self._clock() >= self._domains_until:
+            self._domains = bounce_domains(self._settings, self._tenants.values())
+            self._domains_until = self._clock() + DOMAINS_S
+        return domain in self._domains
+
+
+def bounce_domains(settings: Settings, tenants: Iterable[Tenant]) -> frozenset[str]:
+    """Where return paths lead: the tenants' domains, and those of the settings."""
+    found = {*settings.inbound_domains, *filter(None, [settings.return_path_host])}
+    found.update(own.get("return_path") or own["domain"] for tenant in tenants for own in tenant.get("domains", []))
+    return frozenset(_a_labels(domain) for domain in found)
+
+
+def evidence(rcpt_to: str, raw: bytes) -> str:
+    """The report_id of a mail to a recipient: the same mail again is the same evidence."""
+    return blake2b(
+        raw, digest_size=16, person=b"report", key=blake2b(rcpt_to.lower().encode()).digest()[:32]
+    ).hexdigest()
+
+
+def network(peer: str) -> str:
+    """What limits go by: an address; of IPv6, the /64 that one host has."""
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return peer
+    return peer if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
+
+
+class _Rate:
+    """How often each of many did something in the last minute: a bucket that empties evenly. Forgets the longest quiet ones."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._levels: dict[str, tuple[float, float]] = {}
+
+    def take(self, who: str, per_minute: int) -> bool:
+        """Once more, if it may."""
+        now = self._clock()
+        level, at = self._levels.pop(who, (0.0, now))
+        level = max(0.0, level - (now - at) * per_minute / MINUTE_S)
+        may = level + 1 <= per_minute
+        self._levels[who] = (level + may, now)
+        if len(self._levels) > PEERS_MAX:
+            del self._levels[next(iter(self._levels))]
+        return may
+
+
+def _a_labels(domain: str) -> str:
+    try:
+        return ascii_domain(domain)
+    except BadAddress:
+        return domain.lower()
+
+
+def _cipher(session: Session) -> str:
+    found = session.transport.get_extra_info("cipher") if session.transport is not None else None
+    return f"{found[1]} {found[0]}" if found else ""
+
+
+def _text(said: Any) -> str:
+    """What a peer says, as text that can be stored."""
+    return str(said or "").encode("utf-8", "surrogateescape").decode("utf-8", "replace")[:TEXT_MAX]

@@ -1,0 +1,129 @@
+"""One SMTP connection of the inbound MX: aiosmtpd's, with what a host that the whole world talks to needs besides.
+
+RFC 5321, 1870 (SIZE), 3207 (STARTTLS), 6152 (8BITMIME), 6531 (SMTPUTF8).
+
+Only CRLF . CRLF ends a mail, so nothing can be smuggled in behind another host's idea of a line end; within a mail a bare LF stays what
+it is. What a peer sends beyond the limits is read and forgotten, so far; memory of a connection is bounded by the size limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from aiosmtpd.smtp import SMTP
+
+if TYPE_CHECKING:
+    from gateway.inbound import Inbound
+
+TOO_MANY = "421 4.3.2 too many connections, try again later"
+COMMANDS_MAX = 2_000  # of each kind, of one connection
+_WASTE = 4  # times the size limit: who sends more than that after all is cut off
+
+
+class Busy(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(f"{TOO_MANY}\r\n".encode())
+        transport.close()
+
+
+class Session(SMTP):
+    """One connection; `inbound` decides and stores."""
+
+    def __init__(self, inbound: Inbound, **options: Any) -> None:
+        super().__init__(inbound, command_call_limit=COMMANDS_MAX, auth_exclude_mechanism=["LOGIN", "PLAIN"], **options)
+        self.inbound, self.peer, self.refused = inbound, "", False
+        self.storing = False
+
+    # asyncio's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self.transport is None:  # not the second time, after STARTTLS
+            self.peer = (transport.get_extra_info("peername") or ("",))[0]
+            if said := self.inbound.opened(self):
+                assert isinstance(transport, asyncio.Transport)
+                self.refused = True
+                transport.write(f"{said}\r\n".encode())
+                transport.close()
+                return
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.refused:
+            self.inbound.closed(self)
+            super().connection_lost(error)
+
+    def eof_received(self) -> bool | None:
+        return None if self.refused else super().eof_received()
+
+    def data_received(self, data: bytes) -> None:
+        if not self.refused:
+            super().data_received(data)
+
+    def end(self, said: str) -> None:
+        """Say good-bye and close."""
+        if isinstance(self.transport, asyncio.Transport) and not self.transport.is_closing():
+            self.transport.write(f"{said}\r\n".encode())
+            self.transport.close()
+
+    # SMTP
+
+    async def smtp_MAIL(self, arg: str | None) -> None:
+        if said := self.inbound.mailed(self):
+            self.end(said)
+        else:
+            await super().smtp_MAIL(arg)
+
+    async def smtp_DATA(self, arg: str | None) -> None:
+        """As aiosmtpd's, with long lines, and bounded: its own keeps all of a line that never ends."""
+        if await self.check_helo_needed():
+            return
+        assert self.envelope is not None
+        if not self.envelope.rcpt_tos:
+            await self.push("503 5.5.1 RCPT comes first")
+            return
+        if arg:
+            await self.push("501 5.5.4 DATA takes no argument")
+            return
+        await self.push("354 End data with <CR><LF>.<CR><LF>")
+        raw = await self._content(self.data_size_limit or 0)
+        if raw is None:
+            await self.push(f"552 5.3.4 the mail is larger than {self.data_size_limit} bytes, which this host takes")
+        else:
+            self._reset_timeout()
+            self.storing = True
+            try:
+                await self.push(await self.inbound.take(self, raw))
+            finally:
+                self.storing = False
+        self._set_post_data_state()  # type: ignore[no-untyped-call]  # aiosmtpd's
+
+    async def _content(self, limit: int) -> bytes | None:
+        """What comes before the dot, dots unstuffed; None where it is too large. The reader's buffer holds less than a line of
+        the end of data, so chunks are taken as they come."""
+        found = bytearray(b"\r\n")  # before the first line: a dot may be all there is
+        wasted, over = 0, False
+        while True:
+            chunk = await self._line()
+            if found.endswith(b"\r\n") and chunk == b".\r\n":
+                break
+            found += chunk
+            if len(found) > limit + 2 or over:
+                over, wasted = True, wasted + len(found)
+                found = found[-2:]  # enough to know where a line begins
+                if wasted > _WASTE * limit:
+                    self.end("552 5.3.4 too much data")
+                    raise asyncio.CancelledError  # as aiosmtpd ends a session
+        if over:
+            return None
+        return bytes(found[2:]) if b"\r\n." not in found else bytes(found.replace(b"\r\n.", b"\r\n")[2:])
+
+    async def _line(self) -> bytes:
+        """Up to a CRLF, or a part of a line that is longer than the reader's buffer."""
+        try:
+            return await self._reader.readuntil(b"\r\n")
+        except asyncio.LimitOverrunError as error:
+            return await self._reader.readexactly(error.consumed)

@@ -1,0 +1,50 @@
+"""postroad gateway: what takes mail and calls from outside, each a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import typer
+
+from postroad import settings
+
+app = typer.Typer(no_args_is_help=True, help="What takes mail from outside.")
+
+
+@app.callback()
+def gateway() -> None:
+    """What takes mail from outside."""
+
+
+@app.command()
+def inbound() -> None:
+    """Run the inbound MX at the setting `inbound`: takes bounces and complaints, until SIGTERM."""
+    from agents.exporter import serve
+    from gateway.service import run
+    from postroad.cli import CommandError
+    from topics.metrics import Metrics
+
+    current = settings.load()
+    if not current.inbound:
+        raise CommandError("the setting inbound is empty: name the host:port to take mail at, such as 0.0.0.0:25")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log = logging.getLogger(__name__)
+    if not current.return_path_secret:
+        log.warning(
+            "return_path_secret is not set: anybody can work out the key, and forge bounces; set one secret for all"
+        )
+    ends: list[Any] = []
+
+    def opened(mx: Any) -> None:
+        if current.metrics:
+            metrics = Metrics()
+            metrics.counts = mx.counts
+            ends.append(serve(current.metrics, [("inbound", metrics)]))
+
+    try:
+        asyncio.run(run(current, opened))
+    finally:
+        for end in ends:
+            end()
