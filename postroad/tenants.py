@@ -211,6 +211,8 @@ class _Reader:
             "quota_waiting_max_s": _whole(0, 63),
             "dedupe_window_s": _whole(0, 63),
             "suppress_after": _whole(1, 31),
+            "soft_bounces_after": _whole(0, 31),
+            "soft_bounces_days": _whole(0, 31),
         }
         values = self._record(node, "tenant", fields, "tenant")
         if "tenant" in values:

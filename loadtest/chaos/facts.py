@@ -13,7 +13,7 @@ from analytics.reading import Reader
 from avro.records import Attempt, Decision, Ending, Event, Message, Scheduled, Submission, Suppression, Tenant
 from loadtest.chaos import reading
 from loadtest.chaos.reading import Letters
-from postroad import addresses
+from postroad import addresses, suppression
 from postroad.events import ENDS
 from postroad.ids import message_id
 from postroad.intake import distinct, written
@@ -149,7 +149,7 @@ class Facts:
 
     def listed(self, record: Any, entry: Suppression) -> None:
         if record.key == addresses.key(entry["recipient"]).encode():  # else it was sent on to the partition of its mail
-            self.entries.append(entry)
+            self.entries.append(suppression.dated(entry, record.timestamp))
 
 
 async def read(installation: Installation, letters: Letters) -> Facts:

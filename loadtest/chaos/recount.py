@@ -9,7 +9,7 @@ a difference of its own.
 |---|---|
 | ingest: dedupe | the ids of every submission that got messages on the road; of a dedupe id the last one |
 | ingest: tenant_quota | messages let in, of tenants with a quota a day; the rate is a time of the worker's clock |
-| suppress: suppressed, cancelled; schedule: cancelled | a fold of mail.suppressions, mail.cancellations, mail.decisions |
+| suppress: suppressed, not_in_force, cancelled; schedule: cancelled | a fold of mail.suppressions, mail.cancellations, mail.decisions |
 | suppress: seen | the highest round in mail.cleared, or that suppress found the end |
 | send: deliveries | the last round that was tried or parked, and whether an MX took it |
 | classify: ended | the end in mail.events |
@@ -52,7 +52,7 @@ from tables.due import BEGINNING, DUE, WAITING, due_at
 from tables.ended import ENDED
 from tables.seen import SEEN
 from tables.store import EPOCH, MARK, NO_EPOCH, STALE, mark_key, take
-from tables.suppressions import SUPPRESSED
+from tables.suppressions import NOT_IN_FORCE, SUPPRESSED
 from tables.suppressions import key as listed_key
 from tables.tenant_quota import TENANT_QUOTA
 from topics.catalogue import (
@@ -186,12 +186,17 @@ def seen_lines(told: Facts, parts: Sequence[Part], now: int) -> list[str]:
 
 def suppressed_lines(told: Facts, parts: Sequence[Part], now: int) -> list[str]:
     wanted: dict[str, Any] = {}
+    until: dict[str, int] = {}
     for entry in told.entries:
-        key = listed_key(entry["tenant"], entry["recipient"])
-        threshold = told.tenant(entry["tenant"]).get("suppress_after", 1)
-        wanted[key] = suppression.apply(wanted.get(key), entry, threshold)
-    wanted = {key: listed for key, listed in wanted.items() if listed is not None}
-    return _fold_lines("suppressed", table(parts, SUPPRESSED), wanted, {}, now)
+        key, rules = listed_key(entry["tenant"], entry["recipient"]), suppression.rules(told.tenant(entry["tenant"]))
+        wanted[key] = suppression.apply(wanted.get(key), entry, rules)
+        until[key] = suppression.kept_until(wanted[key], rules)
+    active = {key: listed for key, listed in wanted.items() if listed["active"]}
+    others = {key: listed for key, listed in wanted.items() if not listed["active"]}
+    return [
+        *_fold_lines("suppressed", table(parts, SUPPRESSED), active, {}, now),
+        *_fold_lines("not_in_force", table(parts, NOT_IN_FORCE), others, until, now),
+    ]
 
 
 def cancelled_lines(decisions: Mapping[str, Decision], parts: Sequence[Part], now: int, stage: str) -> list[str]:

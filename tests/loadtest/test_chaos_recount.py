@@ -27,6 +27,7 @@ from loadtest.chaos.plan import plan
 from loadtest.chaos.recount import changelog, lines, mark_lines, recount, recovered
 from loadtest.demo.ledger import progress
 from loadtest.mxfarm import Farm
+from postroad import suppression
 from postroad.intake import Use
 from tables import dedupe, due, ended, seen
 from tables.cancelled import CANCELLED
@@ -93,14 +94,7 @@ def listing(evidence: str = "m1") -> Any:
 
 
 def listed(evidence: str = "m1") -> Any:
-    return {
-        "reason": "hard_bounce",
-        "evidence": [evidence],
-        "active": True,
-        "at": NOW,
-        "expires_at": None,
-        "detail": "550",
-    }
+    return suppression.apply(None, listing(evidence), suppression.Rules())
 
 
 def entry(table: Table[Any], key: str | bytes, value: Any, until: int = NOW + 9 * DAY) -> tuple[bytes, bytes]:
@@ -183,6 +177,8 @@ WRONG: dict[str, tuple[str, Change]] = {
     "a list with other evidence": ("suppressed 'acme\\x00r@there.test': has", lambda f, s: f.entries.append(listing("m2"))),
     "an address that was removed": (
         "suppressed 'acme\\x00r@there.test': has", lambda f, s: f.entries.append({**listing(), "action": "remove"})),
+    "a removal that is not remembered": (
+        "not_in_force 'acme\\x00r@there.test': not there", lambda f, s: f.entries.append({**listing(), "action": "remove"})),
     "a round too low": (f"seen {ID!r}: has 0", lambda f, s: s["suppress"][HOME].update([entry(SEEN, ID, 0)])),
     "an end that suppress never found": (
         f"seen {ID!r}: has {seen.ENDED}", lambda f, s: s["suppress"][HOME].update([entry(SEEN, ID, seen.ENDED)])),
