@@ -1,6 +1,6 @@
 """Classify: what a reply means, and what follows: another try, a suppression, the end. And what comes back after the end.
 
-mail.attempts, mail.reports, mail.endings (key: message id) -> mail.events, mail.scheduled, mail.suppressions
+mail.attempts, mail.reports, mail.endings (key: message id) -> mail.events, mail.scheduled, mail.suppressions, mail.reputation
 
 All ends of all messages are written here, whichever stage has found them: one writer per message, so there is one end, in the
 table before anybody is told (`state_first`).
@@ -8,30 +8,31 @@ table before anybody is told (`state_first`).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from operator import itemgetter
-from typing import Any
 
+from agents import reports
 from agents.application import application
-from avro.records import Attempt, Ending, EventKind, Message, Report
-from postroad import bounces, orders, reports
-from postroad.content import ContentMissing, ContentUnavailable
+from avro.records import Attempt, Ending, EventKind, Message
+from postroad import bounces, orders
+from postroad.bounces import Verdict
 from postroad.events import Fields, attempted, event
 from postroad.retry import next_try
 from postroad.smtp import Reply
-from postroad.suppression import hard_bounce
-from tables import ended, last_replies
+from postroad.suppression import bounced
+from tables import ended, last_replies, reputation
 from tables.ended import ENDED, Ended
 from tables.last_replies import LAST_REPLIES
-from topics.catalogue import ATTEMPTS, ENDINGS, EVENTS, REPORTS, SCHEDULED, SUPPRESSIONS, Output
-from topics.stage import Hold, Stage
+from tables.reported import EARLY, REPORTED
+from tables.reputation import HISTORIES, TALLIES
+from topics.catalogue import ATTEMPTS, ENDINGS, EVENTS, REPORTS, REPUTATION, SCHEDULED, SUPPRESSIONS, Output
+from topics.stage import Stage
 from topics.state import View
 
 NAME = "classify"
 
-stage = Stage(NAME, reads=[ATTEMPTS, REPORTS, ENDINGS], writes=[EVENTS, SCHEDULED, SUPPRESSIONS],
-              tables=[ENDED, LAST_REPLIES], state_first=True)  # fmt: skip
+stage = Stage(NAME, reads=[ATTEMPTS, REPORTS, ENDINGS], writes=[EVENTS, SCHEDULED, SUPPRESSIONS, REPORTS, REPUTATION],
+              tables=[ENDED, LAST_REPLIES, TALLIES, HISTORIES, REPORTED, EARLY], state_first=True)  # fmt: skip
 __getattr__ = application(stage)
 _try = itemgetter("round", "attempt")  # which try of a message
 
@@ -43,11 +44,15 @@ def judge(attempt: Attempt, state: View) -> Iterator[Output]:
     verdict = bounces.classify(reply, attempt["phase"])
     fields, number = attempted(attempt, verdict), message["attempt"] + 1
     at, (before, own) = attempt["at"], _ended(message, state)
+    if message["route"] and attempt["source"]:  # where it has left from, for what comes back later
+        message["route"]["source"] = attempt["source"]
     if before is not None and own:  # it stands, whatever the verdict would be by now
         yield EVENTS.send(event(message, before["kind"], at, NAME, **fields))
-        if before["kind"] == "bounced" and verdict.outcome == "hard":
-            yield SUPPRESSIONS.send(hard_bounce(message, at, message["message_id"], str(reply)))
+        if before["kind"] == "bounced":
+            yield from _suppressed(message, verdict, at, reply)
         return
+    if before is None and reply.code and attempt["mx_host"]:
+        _count(attempt, verdict, state)
     if verdict.outcome == "delivered":
         yield _end(message, "delivered", at, NAME, fields, state)
         return
@@ -59,8 +64,7 @@ def judge(attempt: Attempt, state: View) -> Iterator[Output]:
         return
     if verdict.outcome in ("hard", "soft"):
         yield _end(message, "bounced", at, NAME, fields, state)
-        if verdict.outcome == "hard":
-            yield SUPPRESSIONS.send(hard_bounce(message, at, message["message_id"], str(reply)))
+        yield from _suppressed(message, verdict, at, reply)
         return
     retry = state.services.shaping.policy.limits(orders.site_of(message), attempt["source"]).retry
     due = next_try(at, number, message["message_id"], retry, verdict.reason == "greylisted")
@@ -68,13 +72,29 @@ def judge(attempt: Attempt, state: View) -> Iterator[Output]:
         yield _end(message, "expired", at, NAME, fields, state)
         return
     state.last_replies.put(
-        message["message_id"], last_replies.kept(fields), message["expires_at"] + last_replies.KEPT_MS
+        message["message_id"], last_replies.kept(message, fields), message["expires_at"] + last_replies.KEPT_MS
     )
     fields["due_at"] = due
     yield EVENTS.send(event(message, "deferred", at, NAME, **fields))
     message["attempt"] = number
     message["possible_duplicate"] = message["possible_duplicate"] or attempt["possible_duplicate"] or broke_off
     yield SCHEDULED.send({"message": message, "at": at, "due_at": due, "reason": "retry", "return_to": "scored"})
+
+
+def _count(attempt: Attempt, verdict: Verdict, state: View) -> None:
+    """For the reputation of its sender and its source: once, an end by its entry, a deferral by the last reply that is kept."""
+    if verdict.outcome != "deferral":
+        reputation.tried(state, attempt["message"], verdict.outcome, attempt["at"], attempt["source"])
+    elif not last_replies.was_told(attempt["message"], state):
+        reputation.tried(state, attempt["message"], "deferred", attempt["at"], attempt["source"])
+
+
+def _suppressed(message: Message, verdict: Verdict, at: int, reply: Reply) -> Iterator[Output]:
+    """What a bounce makes of the recipient."""
+    if verdict.outcome in ("hard", "soft"):
+        entry = bounced(message, verdict.reason, verdict.outcome, at, message["message_id"], str(reply))
+        if entry is not None:
+            yield SUPPRESSIONS.send(entry)
 
 
 @stage.on(ENDINGS)
@@ -112,38 +132,7 @@ def _place(state: View) -> str:
     return f"{state.record.topic}@{state.record.offset}"
 
 
-@stage.prepare(REPORTS)
-async def read_reports(todo: list[tuple[Any, Report]], state: View) -> None:
-    """The mail of each report: `found[offset]`."""
-
-    async def content(record: Any, report: Report) -> None:
-        try:
-            state.found[record.offset] = await state.services.contents.get(report["content"])
-        except ContentMissing as exc:
-            state.found[record.offset] = exc
-        except ContentUnavailable as exc:
-            raise Hold(f"the content store is away: {exc}") from exc
-
-    await asyncio.gather(*(content(record, report) for record, report in todo))
-
-
-@stage.on(REPORTS)
-def report_back(report: Report, state: View) -> Iterator[Output]:
-    """Feedback on a message that had its end: an event, and a suppression where the recipient is bad for good."""
-    message_id = state.services.settings.return_paths().message_of(report["rcpt_to"])
-    mail = state.found.get(state.record.offset)
-    known: Ended | None = state.ended.get(message_id)
-    if known is None:
-        raise ValueError(f"no message of the last week has the return path {report['rcpt_to'][:100]!r}")
-    if mail is None:
-        raise Hold("a report was not read in time")
-    if isinstance(mail, ContentMissing):
-        raise mail
-    for status in reports.read(mail):
-        if status.action == "failed":
-            yield EVENTS.send(event(known["message"], "reported", report["received_at"], NAME, reason="dsn", rule=report["report_id"],
-                                    enhanced_code=status.code, detail=status.diagnostic))  # fmt: skip
-        if status.failed_for_good and reports.is_about(status, known["message"]["recipient"]):
-            yield SUPPRESSIONS.send(
-                hard_bounce(known["message"], report["received_at"], report["report_id"], status.diagnostic)
-            )
+stage.prepare(REPORTS)(reports.read_reports)
+stage.on(REPORTS)(reports.report_back)
+stage.every(reports.AGAIN_SECONDS)(reports.look_again)
+stage.every(reputation.TICK_SECONDS)(reputation.publish)

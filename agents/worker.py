@@ -13,12 +13,13 @@ from pathlib import Path
 
 from mode import Service, Worker
 
-from agents.exporter import serve
+from agents.exporter import Warming, none_warms, serve
 from agents.stage_app import StageApp
 from postroad.settings import READY_FILE, load
 from topics.metrics import Metrics
 
-STAGES = ("ingest", "validate", "score", "suppress", "route", "send", "classify", "schedule", "events_sink", "audit")
+STAGES = ("ingest", "validate", "score", "suppress", "route", "send", "classify", "schedule", "events_sink", "audit",
+          "reputation")  # fmt: skip
 READY_POLL_S = 0.1
 log = logging.getLogger(__name__)
 
@@ -29,18 +30,19 @@ class UnknownStage(ValueError):
 
 class Fleet(Service):
     """The apps of this process, started and stopped together: one after another each would wait a second (faust.md 19).
-    `metrics`: host:port where their counters are told, empty for nowhere."""
+    `metrics`: host:port where their counters are told, and what `warming` tells; empty for nowhere."""
 
-    def __init__(self, apps: Sequence[StageApp], metrics: str = ""):
+    def __init__(self, apps: Sequence[StageApp], metrics: str = "", warming: Warming = none_warms):
         super().__init__()
-        self.apps, self.metrics = apps, metrics
+        self.apps, self.metrics, self.warming = apps, metrics, warming
         self._end_metrics: Callable[[], None] = lambda: None
         for app in apps:
             app.beacon.reattach(self.beacon)  # a crash of one ends the process
 
     async def on_start(self) -> None:
         if self.metrics:
-            self._end_metrics = serve(self.metrics, [source for app in self.apps for source in counters(app)])
+            sources = [source for app in self.apps for source in counters(app)]
+            self._end_metrics = serve(self.metrics, sources, self.warming)
         await asyncio.gather(*(app.maybe_start() for app in self.apps))
 
     async def on_started(self) -> None:
@@ -82,6 +84,8 @@ def counters(app: StageApp) -> list[tuple[str, Metrics]]:
 def run(names: Sequence[str]) -> None:
     """Until SIGTERM or SIGINT; leaves the process. Once every stage has its partitions, "READY" is printed, and written to the
     file that the environment names as POSTROAD_READY_FILE."""
+    from agents.services import services  # settings are read here
+
     apps = [app_of(name) for name in chosen(names)]
     if not load().return_path_secret:
         log.warning("return_path_secret is not set: return paths are signed with a key that anybody can work out, and bounces can be "
@@ -90,5 +94,6 @@ def run(names: Sequence[str]) -> None:
     gc.collect()
     gc.freeze()
     Worker(
-        Fleet(apps, load().metrics), loglevel="warn", logfile=sys.stderr, override_logging=True, daemon=True
-    ).execute_from_commandline()
+        Fleet(apps, load().metrics, services().departures.warming),
+        loglevel="warn", logfile=sys.stderr, override_logging=True, daemon=True,
+    ).execute_from_commandline()  # fmt: skip

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TypedDict, cast
 
+from avro.records import Message
 from postroad.events import TEXT_MAX, Fields
 from tables.values import shape, to_json
 from topics.state import Table, View
@@ -14,7 +15,7 @@ KEPT_MS = 86_400_000
 
 
 class LastReply(TypedDict):
-    """Fields of an event."""
+    """Fields of an event, and which try it was: "round:attempt"."""
 
     source: str
     mx_host: str
@@ -23,20 +24,35 @@ class LastReply(TypedDict):
     enhanced_code: str
     reply: str
     tls: str
+    tried: str
 
 
-LAST_REPLIES: Table[LastReply] = Table(2, "last_replies", to_json, shape(LastReply), expires=True, cached=False)
+LAST_REPLIES: Table[LastReply] = Table(
+    2, "last_replies", to_json, shape(LastReply, {"tried": ""}), expires=True, cached=False
+)
 
 
-def kept(fields: Fields) -> LastReply:
+def kept(message: Message, fields: Fields) -> LastReply:
     """What is kept of the fields of an attempt's event."""
     return {
         "source": fields.get("source", ""), "mx_host": fields["mx_host"],
         "mx_address": fields["mx_address"], "reply_code": fields["reply_code"], "enhanced_code": fields["enhanced_code"],
-        "reply": fields["reply"][:TEXT_MAX], "tls": fields["tls"],
+        "reply": fields["reply"][:TEXT_MAX], "tls": fields["tls"], "tried": _try(message),
     }  # fmt: skip
 
 
 def of(message_id: str, state: View) -> Fields:
     """What an event says of the last try, nothing where there was none."""
-    return cast(Fields, state.last_replies.get(message_id) or {})
+    found = dict(state.last_replies.get(message_id) or {})
+    found.pop("tried", None)
+    return cast(Fields, found)
+
+
+def was_told(message: Message, state: View) -> bool:
+    """Whether this very try was kept before: its record is read again, or is there twice."""
+    known: LastReply | None = state.last_replies.get(message["message_id"])
+    return known is not None and known["tried"] == _try(message)
+
+
+def _try(message: Message) -> str:
+    return f"{message['round']}:{message['attempt']}"

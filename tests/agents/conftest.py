@@ -67,6 +67,7 @@ class ScriptedServices:
         self.settings = Settings(ehlo="out.test")
         self.shaping = Shaping(SLOW, self.settings)
         self.orders: dict[str, Any] = {}
+        self.standings: dict[str, Any] = {}
         domains = [{"domain": "acme.test", "dkim": [{"selector": "s1", "algorithm": "ed25519", "private_key": PEM}]}]
         self.tenants = {"acme": {"tenant": "acme", "domains": domains}}
         self.pools = self.settings.pools()
@@ -75,7 +76,7 @@ class ScriptedServices:
         self.retries = RetrySchedule((300, 900), 0.1, (60,))
         self.body_hashes = BodyHashes()
         self.clock: Callable[[], float] = loop_time
-        self.departures = Departures(loop_time, rests=False)
+        self.departures = Departures(loop_time, rests=False, standings=self.standings)
         self.transport = ScriptedTransport()
         self._client: Client | None = None
 
@@ -92,7 +93,7 @@ class ScriptedServices:
 
     def restarted(self) -> None:
         """What a new process does not know any more."""
-        self.departures, self.body_hashes = Departures(self.clock, rests=False), BodyHashes()
+        self.departures, self.body_hashes = Departures(self.clock, rests=False, standings=self.standings), BodyHashes()
 
 
 @pytest.fixture

@@ -3,23 +3,16 @@
 from types import SimpleNamespace
 
 import pytest
-from builders import HOUR_MS, ID, NOW, attempt, content, events, message, routed, values
+from builders import HOUR_MS, ID, NOW, attempt, events, message, routed, values
 
 from agents.classify import stage
 from postroad.events import ending
 from postroad.orders import bounce, order
 from postroad.retry import RetrySchedule
-from postroad.returnpath import named
-from postroad.settings import Settings
 from postroad.shaping.limits import Limits
 from postroad.shaping.policy import parse
-from topics.catalogue import ATTEMPTS, ENDINGS, EVENTS, REPORTS, SCHEDULED, SUPPRESSIONS
-from topics.stage import Hold
+from topics.catalogue import ATTEMPTS, ENDINGS, EVENTS, SCHEDULED, SUPPRESSIONS
 from topics.testing import Scripted
-
-DSN = b"""Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n--b\r\n\r\nSorry.\r\n--b\r
-Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx\r\n\r
-Final-Recipient: rfc822; r@there.test\r\nAction: failed\r\nStatus: 5.1.1\r\nDiagnostic-Code: smtp; 550 unknown\r\n\r\n--b--\r\n"""
 
 
 def retries(delays):
@@ -32,20 +25,6 @@ def retries(delays):
 def classify(services):
     services.shaping = retries((300, 900))
     return Scripted(stage, services, NOW)
-
-
-RETURN_PATH = Settings().return_paths().sign(ID, "acme.test")
-
-
-def report(raw=DSN, rcpt_to=RETURN_PATH, **fields):
-    return {
-        "report_id": "r1",
-        "received_at": NOW,
-        "mail_from": "",
-        "rcpt_to": rcpt_to,
-        "content": content(raw),
-        **fields,
-    }
 
 
 async def test_delivered(classify):
@@ -92,10 +71,14 @@ async def test_hard_bounce_ends_and_becomes_a_suppression(classify):
     )
 
 
-async def test_soft_bounce_ends_without_suppression(classify):
+async def test_soft_bounce_ends_and_is_counted_where_it_says_something_of_the_mailbox(classify):
     outputs = await classify.feed(ATTEMPTS, attempt(552, "over quota", "5.2.2", "rcpt"))
     assert events(outputs) == [("bounced", "mailbox-full")]
-    assert len(outputs) == 1
+    assert [entry["reason"] for entry in values(outputs, SUPPRESSIONS)] == ["soft_bounces"]
+    outputs = await classify.feed(
+        ATTEMPTS, attempt(552, "message too big", "5.3.4", "mail", message=routed(message_id="m2"))
+    )
+    assert values(outputs, SUPPRESSIONS) == []
 
 
 async def test_deferral_says_when_it_is_tried_again(classify):
@@ -200,80 +183,6 @@ async def test_an_end_that_may_hide_a_delivery_says_so(classify):
     found = ending(message(possible_duplicate=True), "expired", NOW, "send", "expired")
     (event,) = values(await classify.feed(ENDINGS, found), EVENTS)
     assert event["possible_duplicate"]
-
-
-@pytest.mark.parametrize(("about", "suppressed"), [(b"R@There.test", 1), (b"somebody@else.test", 0)])
-async def test_a_report_about_somebody_else_suppresses_nobody(classify, about, suppressed):
-    await classify.feed(ATTEMPTS, attempt())
-    outputs = await classify.feed(REPORTS, report(DSN.replace(b"r@there.test", about)))
-    assert events(outputs) == [("reported", "dsn")]
-    assert len(values(outputs, SUPPRESSIONS)) == suppressed
-
-
-async def test_late_bounce(classify):
-    await classify.feed(ATTEMPTS, attempt())
-    outputs = await classify.feed(REPORTS, report())
-    assert events(outputs) == [("reported", "dsn")]
-    (event,), (entry,) = values(outputs, EVENTS), values(outputs, SUPPRESSIONS)
-    assert (event["message_id"], event["enhanced_code"], event["rule"]) == (ID, "5.1.1", "r1")
-    assert (entry["recipient"], entry["evidence"]) == ("r@there.test", "r1")
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "kinds"),
-    [
-        (b"failed", b"delayed", []),
-        (b"5.1.1", b"4.2.2", [("reported", "dsn")]),
-        (b"message/delivery-status", b"text/plain", []),
-    ],
-)
-async def test_only_a_failure_for_good_suppresses(classify, old, new, kinds):
-    await classify.feed(ATTEMPTS, attempt())
-    outputs = await classify.feed(REPORTS, report(DSN.replace(old, new)))
-    assert events(outputs) == kinds
-    assert not values(outputs, SUPPRESSIONS)
-
-
-@pytest.mark.parametrize(
-    "rcpt_to",
-    ["b-nobody@acme.test", "postmaster@acme.test", "", "b-@", f"b-{ID}@acme.test", f"b-{ID}-{'0' * 16}@acme.test"],
-)
-async def test_report_of_no_message_that_we_know(classify, rcpt_to):
-    await classify.feed(ATTEMPTS, attempt())
-    assert await classify.feed(REPORTS, report(rcpt_to=rcpt_to)) == []
-    assert "return path" in classify.dead_letters[0]["text"]
-    assert REPORTS.send(report(rcpt_to=rcpt_to)).key.decode() == named(rcpt_to), "the lane of its message"
-
-
-@pytest.mark.parametrize("raw", [b"", b"\0\xff" * 500, DSN[:150], DSN.replace(b"--b--", b""), b"\r\n\r\n" * 99])
-async def test_hostile_bytes_as_a_report(classify, raw):
-    await classify.feed(ATTEMPTS, attempt())
-    await classify.feed(REPORTS, report(raw))
-    assert classify.dead_letters == []
-
-
-async def test_report_whose_mail_is_gone_stops_nobody(classify):
-    await classify.feed(ATTEMPTS, attempt())
-    gone = report(content={**content(DSN), "inline": None, "blob": f"sha256:{content(DSN)['hash']}"})
-    forged = report(content={**content(DSN), "hash": "no hash"})
-    outputs = await classify.feed(REPORTS, gone, forged, report())
-    assert events(outputs) == [("reported", "dsn")]
-    assert [letter["error"] for letter in classify.dead_letters] == ["ContentMissing"] * 2
-
-
-async def test_content_store_away(classify, services):
-    await classify.feed(ATTEMPTS, attempt())
-    services.contents.failing = True
-    away = report(content={**content(DSN), "inline": None, "blob": f"sha256:{content(DSN)['hash']}"})
-    with pytest.raises(Hold, match="content store is away"):
-        await classify.feed(REPORTS, away)
-
-
-async def test_what_was_delivered_is_forgotten_after_a_week(classify):
-    await classify.feed(ATTEMPTS, attempt())
-    classify.now += 7 * 24 * HOUR_MS + 60_000
-    await classify.feed(REPORTS, report())
-    assert len(classify.dead_letters) == 1
 
 
 PHASES = {"connect": 10, "banner": 5, "rcpt": 7}

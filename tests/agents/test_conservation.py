@@ -54,7 +54,7 @@ async def travel(road, mails, decisions):
     road.put(SUBMISSIONS, *mails[:half])
     await road.run(NOW + 20 * SECOND)
     road.put(SUBMISSIONS, *mails[half:])
-    people = {event["message_id"]: event["recipient"] for event in road.events()}
+    people = {event["message_id"]: event["recipient"] for event in road.events() if event["kind"] != "noted"}
     for id, action in zip(sorted(people), decisions, strict=False):
         said = {"message_id": id, "recipient": people[id], "action": action, "by": "op", "at": road.now}
         road.put(DECISIONS, said)

@@ -80,6 +80,9 @@ def good(topic: Any, **fields: Any) -> Any:
             made = events.ending(message(**given), "dropped", NOW, "suppress", "suppressed")
         case "Event":
             made = events.event(routed(**given), "accepted", NOW, "ingest")
+        case "Reputation":
+            made = {"subject": f"tenant:t{number}", "partition": 0, "at": NOW, "buckets": [
+                {"at": NOW - NOW % HOUR_MS, "hours": 1, "sent": 200, "delivered": 150, "deferred": 1, "hard": 50, "soft": 0, "complained": 0}]}  # fmt: skip
         case "Suppression":
             made = {"recipient": f"r{number}@there.test", "tenant": "", "reason": "manual", "at": NOW, "evidence": "e"}
         case other:
@@ -203,7 +206,10 @@ class Consumer:
     async def begin_effects(self, work: Any) -> bool:
         return True
 
-    may_finish = begin_effects
+    may_finish = until_current = begin_effects
+
+    def is_oldest(self, batch: Any) -> bool:
+        return True
 
     def finish(self, batch: Any) -> None:
         self.finished += 1

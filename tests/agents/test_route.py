@@ -121,10 +121,11 @@ async def test_a_broadcast_has_a_lane_of_its_own(route):
     assert values(outputs, OUTBOUND_BROADCAST)[0]["route"]["site"] == "there.test"
 
 
-async def test_the_operators_name_of_a_site(route, services):
-    services.shaping = shaping('[site.big]\nhosts = ["there.test"]')
+@pytest.mark.parametrize(("name", "host"), [("big", "there.test"), ("mx1.there.test", "mx1.there.test")])
+async def test_the_operators_name_of_a_site(route, services, name, host):
+    services.shaping = shaping(f'[site."{name}"]\nhosts = ["{host}"]')
     (found,) = values(await route.feed(CLEARED, message()), OUTBOUND)
-    assert found["route"]["site"] == "big"
+    assert found["route"]["site"] == name
 
 
 async def test_hosts_of_equal_preference_are_shuffled_by_message(route, services):

@@ -32,13 +32,14 @@ PLACES = {
     "ingest": {1: "dedupe", 2: "tenant_quota"},
     "validate": {1: "mx_cache"},
     "score": {1: "content_scores"},
-    "suppress": {1: "suppressed", 2: "seen", 3: "cancelled"},
+    "suppress": {1: "suppressed", 2: "seen", 3: "cancelled", 4: "not_in_force"},
     "route": {1: "mx_cache"},
     "send": {1: "rate_limits", 2: "deliveries", 3: "shaping", 4: "warmup", 5: "windows"},
-    "classify": {1: "ended", 2: "last_replies"},
-    "schedule": {1: "due", 2: "waiting", 3: "cancelled", 4: "beginning", 5: "sites", 6: "applied"},
+    "classify": {1: "ended", 2: "last_replies", 3: "tallies", 4: "histories", 5: "reported", 6: "early"},
+    "schedule": {1: "due", 2: "waiting", 3: "cancelled", 4: "beginning", 5: "sites", 6: "applied", 7: "flushed"},
     "events_sink": {},
     "audit": {1: "audited", 2: "deadlines", 3: "beginning"},
+    "reputation": {1: "parts", 2: "pending", 3: "steps"},
 }
 
 text = st.text(max_size=30)
@@ -47,6 +48,10 @@ MESSAGE = {
     "sender": "a@acme.test", "return_path": "b-m1@acme.test", "content": {"hash": "h", "size": 3, "inline": b"\xff\0x"},
     "expires_at": 2, "top": b"To: x\r\n",
     "route": {"site": "there.test", "shard": 0, "hosts": ["mx"], "pool": "default", "source": "default"},
+}  # fmt: skip
+LISTED = {
+    "reason": "manual", "evidence": ["ü"], "active": True, "at": 1, "expires_at": None, "detail": "", "stopped_by": "ü",
+    "claims": [], "removed_at": -1,
 }  # fmt: skip
 
 
@@ -76,7 +81,7 @@ def test_numbers_are_for_life(stage):
         (SEEN, 70_000),
         (
             SUPPRESSED,
-            {"reason": "manual", "evidence": ["ü"], "active": True, "at": 1, "expires_at": None, "detail": ""},
+            LISTED,
         ),
         (TENANT_QUOTA, Use(1_700_000_000_000.5, 19_675, 10**12)),
         (TENANT_QUOTA, Use()),
@@ -114,7 +119,7 @@ def test_keys_of_sources_and_tenants_cannot_be_mistaken():
     [
         (CONTENT_SCORES, {"value": 1.5, "rules": ["gtube"], "model": ""}),
         (DEDUPE, {"submission_id": "s", "messages": [["m1", "r@there.test"]]}),
-        (SUPPRESSED, {"reason": "manual", "evidence": [], "active": True, "at": 1, "expires_at": None, "detail": ""}),
+        (SUPPRESSED, LISTED),
     ],
 )
 def test_json_values_of_a_newer_release_lose_what_only_it_knows(table, value):
