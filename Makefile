@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 
-.PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity bench-recovery restart-drill \
+.PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity bench-recovery bench-judgement restart-drill \
   chaos chaos-short chaos-setup check-delivery check-delivery-short delivery-setup fuzz lock clean
 
 help:
@@ -18,10 +18,11 @@ help:
 	@echo 'make bench-hop    CPU of one hop beside stock Faust and the bare client'
 	@echo 'make bench-latency, bench-capacity   one mail alone; as many as go'
 	@echo 'make bench-recovery   a million keys after the loss of RocksDB, and after a kill'
+	@echo 'make bench-judgement [WRONG=1]   bounces, replies and complaints judged, beside flufl.bounce; what was wrong'
 	@echo 'make restart-drill   the stack killed with -9 in the middle of the demo load'
 	@echo 'make chaos [SEED=1]   100,000 messages under every fault, three times each; make chaos-short: 10,000, once'
 	@echo 'make check-delivery [PARTS="limits speed"]   caps, neighbours, memory, fairness, other mail servers, DKIM, CPU; -short: minutes'
-	@echo 'make fuzz [SECONDS=60]   coverage-guided fuzzing of codec, MIME, reports and addresses'
+	@echo 'make fuzz [SECONDS=60]   coverage-guided fuzzing of codec, MIME, feedback, replies and addresses'
 	@echo 'make lock         requirements.lock from pyproject.toml'
 	@echo 'make clean        remove what was built and kept (.venv, .local)'
 
@@ -55,6 +56,9 @@ bench-capacity: setup
 
 bench-recovery: setup
 	@$(PY) -m loadtest.bench_recovery
+
+bench-judgement: .local/stamps/python
+	@$(PY) -m loadtest.judgement $(if $(WRONG),--wrong)
 
 chaos-setup: setup
 	@deploy/local/system.sh chaos

@@ -13,21 +13,23 @@ import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from avro.records import DecisionAction, MessageStream, Submission, Suppression, Tenant
+from avro.records import DecisionAction, MessageStream, Submission, Tenant
 from postroad import addresses, checks, ids, settings, tenants
-from postroad.commands import dead_letters, domains, shaping
+from postroad.commands import bounces as bounces_commands
+from postroad.commands import dead_letters, domains, gateway, reputation, shaping, suppressions
 from postroad.commands import orders as orders_commands
 from postroad.commands.audit import audit
 from postroad.commands.explain import explain
 from postroad.commands.printing import safe
 from postroad.commands.queue import queue
+from postroad.commands.warmup import warmup
 from postroad.dkim import DkimError
 
 if TYPE_CHECKING:
@@ -40,21 +42,24 @@ app = typer.Typer(
 )
 tenants_app = typer.Typer(no_args_is_help=True, help="Tenants: who may send, from which domains, how much.")
 topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics of the installation.")
-suppressions_app = typer.Typer(no_args_is_help=True, help="Addresses that get no mail.")
 held_app = typer.Typer(no_args_is_help=True, help="Messages that wait for an operator.")
 app.add_typer(tenants_app, name="tenants")
 app.add_typer(topics_app, name="topics")
-app.add_typer(suppressions_app, name="suppressions")
+app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(held_app, name="held")
 app.command()(audit)
 app.command()(queue)
 app.command()(explain)
+app.command()(warmup)
 app.command("orders")(orders_commands.list_orders)
 for order_command in (orders_commands.suspend, orders_commands.resume, orders_commands.flush, orders_commands.bounce):
     app.command()(order_command)
+app.add_typer(bounces_commands.app, name="bounces")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(domains.app, name="domains")
 app.add_typer(shaping.app, name="shaping")
+app.add_typer(reputation.app, name="reputation")
+app.add_typer(gateway.app, name="gateway")
 console = Console(width=None if sys.stdout.isatty() else 200)  # a file or a pipe has no width to keep to
 
 ENDS = ("delivered", "bounced", "dropped", "rejected", "expired", "cancelled")
@@ -331,31 +336,6 @@ def query(
     except ValueError as error:
         raise CommandError(str(error)) from None
     _show(found.columns, found.rows)
-
-
-def _suppress(recipients: list[str], tenant: str, action: Literal["add", "remove"], detail: str) -> None:
-    from topics.catalogue import SUPPRESSIONS
-
-    now = _now()
-    entries: list[Suppression] = [
-        {"recipient": addresses.normalise(address).text, "tenant": tenant, "action": action, "reason": "manual", "at": now,
-         "evidence": f"{getpass.getuser()} {now}", "detail": detail}
-        for address in recipients
-    ]  # fmt: skip
-    _write([SUPPRESSIONS.send(entry) for entry in entries])
-    print(f"{action}: {', '.join(entry['recipient'] for entry in entries)} ({tenant or 'every tenant'})")
-
-
-@suppressions_app.command("add")
-def suppressions_add(recipients: list[str], tenant: str = "", detail: str = "") -> None:
-    """Stop mail to addresses: of one tenant, or of all."""
-    _suppress(recipients, tenant, "add", detail)
-
-
-@suppressions_app.command("remove")
-def suppressions_remove(recipients: list[str], tenant: str = "", detail: str = "") -> None:
-    """Let mail to addresses pass again."""
-    _suppress(recipients, tenant, "remove", detail)
 
 
 @held_app.command("list")

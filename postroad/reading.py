@@ -32,7 +32,7 @@ _AUTHORITY = re.compile(r"(?:[a-z][a-z0-9+.-]{0,20}:)?[/\\]{2}([^/\\?#\s]*)", re
 _ENCODED_LEFT = re.compile(rb"[^A-Za-z0-9+/]+")
 _CHARSET_MAX = 40  # characters; Python keeps every name that it was asked for
 _NO_TEXT_CODECS = ("idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape")  # slow, or not of mail
-_LONG_REFERENCE = re.compile(r"&#(?=[0-9]{1000})0*([0-9]{0,7})[0-9]*")  # int() refuses more than 4,300 digits
+LONG_REFERENCE = re.compile(r"&#(?=[0-9]{1000})0*([0-9]{0,7})[0-9]*")  # int() refuses more than 4,300 digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Sample:
 
     def words(self) -> str:
         """Subject and text as a reader sees them, HTML without its tags."""
-        page = _LONG_REFERENCE.sub(r"&#\1", _TAG.sub(" ", self.page))
+        page = LONG_REFERENCE.sub(r"&#\1", _TAG.sub(" ", self.page))
         return f"{self.subject}\n{self.text}\n{html.unescape(page)}"
 
 
@@ -66,7 +66,7 @@ def read(raw: bytes) -> Sample:
     """Read a mail. Any bytes give a Sample."""
     sample = Sample()
     top = header_fields(raw[:HEADER_MAX])[0]
-    sample.subject, sample.sender = _decoded_words(top.get("subject", "")), _decoded_words(top.get("from", ""))
+    sample.subject, sample.sender = decoded_words(top.get("subject", "")), decoded_words(top.get("from", ""))
     texts: list[str] = []
     pages: list[str] = []
     left = TEXT_MAX
@@ -74,7 +74,7 @@ def read(raw: bytes) -> Sample:
         kind = fields.get("content-type", "text/plain").partition(";")[0].strip().lower()
         sample.files.extend(_file_names(fields))
         if left > 0 and (kind.startswith("text/") or "/" not in kind):
-            body = _decoded(raw[begin : min(end, begin + left)], fields)
+            body = decoded(raw[begin : min(end, begin + left)], fields)
             left -= min(end - begin, left)
             (pages if kind == "text/html" else texts).append(body)
     sample.text, sample.page = "\n".join(texts), "\n".join(pages)
@@ -92,7 +92,7 @@ def leaves(raw: bytes) -> Iterator[tuple[dict[str, str], int, int]]:
         fields, body = header_fields(raw[begin : min(end, begin + HEADER_MAX)], begin)
         kind = fields.get("content-type", "").lstrip().lower()
         if depth < DEPTH_MAX and kind.startswith("multipart/"):
-            inside = _split(raw, body, end, _parameter(fields["content-type"], "boundary"))
+            inside = split_parts(raw, body, end, parameter(fields["content-type"], "boundary"))
             if inside:
                 waiting += [(first, last, depth + 1) for first, last in reversed(inside)]
                 continue
@@ -117,7 +117,7 @@ def header_fields(section: bytes, begin: int = 0) -> tuple[dict[str, str], int]:
     return fields, begin + found + width
 
 
-def _split(raw: bytes, begin: int, end: int, boundary: str) -> list[tuple[int, int]]:
+def split_parts(raw: bytes, begin: int, end: int, boundary: str) -> list[tuple[int, int]]:
     """Places of the parts between the boundary lines."""
     mark = b"\n--" + boundary.encode("utf-8", "replace")
     places: list[tuple[int, int]] = []
@@ -140,7 +140,7 @@ def _split(raw: bytes, begin: int, end: int, boundary: str) -> list[tuple[int, i
     return places
 
 
-def _parameter(value: str, name: str) -> str:
+def parameter(value: str, name: str) -> str:
     """A parameter of a structured field, its RFC 2231 pieces put together."""
     pieces = []
     extended = False
@@ -156,11 +156,11 @@ def _parameter(value: str, name: str) -> str:
 def _file_names(fields: dict[str, str]) -> Iterator[str]:
     for header, name in (("content-disposition", "filename"), ("content-type", "name")):
         value = fields.get(header, "")
-        if name in value.lower() and (found := _decoded_words(_parameter(value, name))):
+        if name in value.lower() and (found := decoded_words(parameter(value, name))):
             yield found
 
 
-def _decoded_words(text: str) -> str:
+def decoded_words(text: str) -> str:
     text = text[:_WORD_MAX]
     if "=?" not in text:
         return text
@@ -170,7 +170,7 @@ def _decoded_words(text: str) -> str:
         return text
 
 
-def _decoded(body: bytes, fields: dict[str, str]) -> str:
+def decoded(body: bytes, fields: dict[str, str]) -> str:
     encoding = fields.get("content-transfer-encoding", "").strip().lower()
     if encoding == "base64":
         body = _ENCODED_LEFT.sub(b"", body)
@@ -179,7 +179,7 @@ def _decoded(body: bytes, fields: dict[str, str]) -> str:
         body = binascii.a2b_base64(body + b"=" * (-len(body) % 4))
     elif encoding == "quoted-printable":
         body = binascii.a2b_qp(body)
-    charset = _parameter(fields.get("content-type", ""), "charset")[:_CHARSET_MAX] or "utf-8"
+    charset = parameter(fields.get("content-type", ""), "charset")[:_CHARSET_MAX] or "utf-8"
     try:
         # by the codec's own name: Python finds punycode under "-Punycode!" as well
         if codecs.lookup(charset).name.replace("-", "_") not in _NO_TEXT_CODECS:

@@ -26,7 +26,7 @@ from loadtest.fuzz.targets import TARGETS, seeds
 
 KEPT = ROOT / ".local" / "fuzz"
 CORPORA = ROOT.parent / "shared" / "corpora"  # read where they are, where they are there
-ALSO = {"reading": ["mime"], "reports": ["bounces"], "mime": []}
+ALSO = {"reading": ["mime"], "feedback": ["bounces", "arf"], "mime": []}
 SLOW_S = 10  # one input; instrumented code takes several times as long as it does elsewhere
 MEMORY_MIB = 1500
 SAID_MAX = 3_000  # characters of what libFuzzer says

@@ -6,8 +6,9 @@
 | schema | a writer's schema from a registry, and a record of ours read by it | DecodeError, or as above |
 | mime | a submission made of the bytes: checks, `render`, `build`, DKIM | what the checks let pass is built, sound, and read back as it was meant |
 | reading | any bytes as a mail: `read`, `score`, `check_content` | a Sample in its bounds, a finite score |
-| reports | any bytes as a DSN | statuses in their bounds |
+| feedback | any bytes as a bounce, a complaint, a vacation reply | a Feedback in its bounds; only a failure is hard, and only in a bounce |
 | replies | an MX's reply: `Reply.parse`, `classify` | a verdict; only a 5xx about the recipient is a hard bounce |
+| judge | a diagnostic text with any code, status, action and site | a Judgement of a known reason; nothing temporary is hard |
 | addresses | text as an address, a domain, a name: `normalise`, `mailbox_list` | BadAddress, or a form that is its own form |
 
 Time and memory are the fuzzer's to watch (libFuzzer's -timeout and -rss_limit_mb).
@@ -19,6 +20,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import asdict
 from email import message_from_bytes, policy
 from functools import cache
 from typing import Any, get_args
@@ -28,7 +30,8 @@ from fastavro.validation import validate
 import avro
 from avro import samples
 from avro.records import SmtpPhase
-from postroad import addresses, bounces, budget, checks, dkim, headers, mime, reading, reports, scoring
+from postroad import addresses, bounces, budget, checks, dkim, feedback, headers, mime, reading, scoring
+from postroad.feedback.model import MAX_DIAGNOSTIC, MAX_RECIPIENTS, Action, FeedbackType, Kind
 from postroad.reply import MAX_TEXT, Reply
 from topics.codec import Codec, CodecError, DecodeError, EncodeError, UnknownSchema
 from topics.schemas import SINGLE_OBJECT
@@ -252,13 +255,50 @@ def reading_(data: bytes) -> None:
     checks.check_content(data, domains=[DOMAIN])
 
 
-def reports_(data: bytes) -> None:
-    found = reports.read(data)
-    assert len(found) <= reports.MAX_RECIPIENTS
-    for status in found:
-        assert status.recipient and len(status.diagnostic) <= 500
-        status.diagnostic.encode()  # it becomes an event
-        reports.is_about(status, "r@there.test")
+def feedback_(data: bytes) -> None:
+    found = feedback.read(data)
+    assert found.kind in get_args(Kind) and found.rule
+    assert len(found.recipients) <= MAX_RECIPIENTS
+    for one in found.recipients:
+        assert one.address and len(one.diagnostic) <= MAX_DIAGNOSTIC
+        assert one.action in get_args(Action) and re.fullmatch(r"([245]\.\d{1,3}\.\d{1,3})?", one.status)
+        assert one.reply_code == 0 or 100 <= one.reply_code < 1000
+        _judged(one.judgement)
+        if one.judgement.bounce_class == "hard":
+            assert found.kind == "bounce" and one.action in ("failed", ""), found
+        one.is_about("r@there.test")
+    if found.complaint is not None:
+        assert found.kind == "complaint" and found.complaint.feedback_type in get_args(FeedbackType)
+    for text in _texts(asdict(found)):
+        text.encode()  # it becomes events: no surrogates
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from (text for pair in value.items() for part in pair for text in _texts(part))
+    elif isinstance(value, (list, tuple)):
+        yield from (text for part in value for text in _texts(part))
+
+
+def _judged(judgement: bounces.Judgement) -> None:
+    assert judgement.reason in bounces.REASONS and judgement.rule and 0 <= judgement.confidence <= 1, judgement
+    assert judgement.bounce_class in ("hard", "soft", "undetermined")
+
+
+def judge(data: bytes) -> None:
+    source = Bytes(data)
+    code = (0, *range(200, 600))[source.number(256) + source.number(146)]
+    action = ("failed", "delayed", "delivered", "")[source.number(4)]
+    status, site, text = source.text(), source.text(), source.text()
+    judgement = bounces.judge(code, status, text, action=action, site=site)
+    _judged(judgement)
+    if judgement.bounce_class == "hard":
+        assert action != "delayed" and not 400 <= code < 500, judgement
+    verdict = bounces.classify(Reply(code, status, text), "rcpt", site)
+    same = bounces.judge(code, status, text, phase="rcpt", site=site)
+    assert verdict.outcome != "hard" or same.bounce_class == "hard", (verdict, same)
 
 
 def replies(data: bytes) -> None:
@@ -300,7 +340,7 @@ def addresses_(data: bytes) -> None:
 
 
 TARGETS: dict[str, Target] = {
-    "codec": codec, "schema": schema, "mime": mime_, "reading": reading_, "reports": reports_, "replies": replies,
+    "codec": codec, "schema": schema, "mime": mime_, "reading": reading_, "feedback": feedback_, "replies": replies, "judge": judge,
     "addresses": addresses_,
 }  # fmt: skip
 
@@ -316,6 +356,15 @@ _DSN = b"""Content-Type: multipart/report; report-type=delivery-status; boundary
 Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.there.test\r\n\r\nFinal-Recipient: rfc822; r@there.test\r
 Original-Recipient: rfc822;R@there.test\r\nAction: failed\r\nStatus: 5.1.1 (no)\r\nDiagnostic-Code: smtp; 550 5.1.1\r
   unknown\r\n\r\nFinal-Recipient: rfc822; s@there.test\r\nAction: delayed\r\nStatus: 4.4.7\r\n--b--\r\n"""
+_ARF = b"""From: fbl@there.test\nContent-Type: multipart/report; report-type=feedback-report; boundary=b\n\n--b\n\nabuse\n--b
+Content-Type: message/feedback-report\n\nFeedback-Type: abuse\nUser-Agent: x/1\nVersion: 1\nOriginal-Mail-From: <a@acme.test>
+Original-Rcpt-To: <r@there.test>\nSource-IP: 192.0.2.1\n\n--b\nContent-Type: message/rfc822\n\nFrom: a@acme.test
+Message-ID: <x@acme.test>\nFeedback-ID: c:s:t:i\n\nhello\n--b--\n"""
+_TOLD = b"""From: Mail Delivery System <MAILER-DAEMON@there.test>\nSubject: Undelivered Mail Returned to Sender
+X-Failed-Recipients: r@there.test\n\nThis message was created automatically. Delivery failed:\n\n  r@there.test
+    SMTP error from remote mail server after RCPT TO:<r@there.test>: 550 5.1.1 user unknown
+\n------ This is a copy of the message ------\n\nFrom: a@acme.test\nTo: r@there.test\nMessage-ID: <x@acme.test>\n"""
+_AWAY = b"""From: r@there.test\nSubject: Out of office: hello\nAuto-Submitted: auto-replied\nPrecedence: bulk\n\nI am away.\n"""
 _ADDRESSES = (
     "a@b.test", '"a b"@b.test', "a+tag@sub.B.test", "ü@bücher.test", "a@xn--bcher-kva.test", "a.@b.test", "a@b", "a@b..test",
     "a@[192.0.2.1]", "a@1.2.3.4", "x" * 64 + "@b.test", "A (c) <a@b.test>", "acme.test.\nThe \"Help\" désk =?", "ß@ß.test",
@@ -378,14 +427,27 @@ def seeds(target: str) -> Iterator[bytes]:
         yield _MAIL.replace(b"\r\n", b"\n")
         yield _DSN
         yield b"From: a@acme.test\r\nSender: b@acme.test\r\n\r\nhttp://[2600::1]/ http://0x08080808/\r\n"
-    elif target == "reports":
+    elif target == "feedback":
         yield _DSN
         yield _DSN.replace(b"\r\n", b"\n")
         yield b"Content-Type: message/delivery-status\n\nStatus: 5.0.0\n\nFinal-Recipient: x\n"
+        yield from (_ARF, _TOLD, _AWAY)
+    elif target == "judge":
+        for rule in bounces.RULES:
+            yield _pieces(255, 96, 0, "5.0.0", "", rule.sample)
+        yield _pieces(
+            0,
+            0,
+            1,
+            "4.4.7",
+            "there",
+            "host there.test[192.0.2.1] said: 550 5.1.1 <r@there.test>: user unknown (in reply to RCPT TO)",
+        )
     elif target == "replies":
         for rule in bounces.RULES:
             code, _, text = rule.sample.partition(" ")
-            yield bytes((int(code) // 100, int(code) % 100, PHASES.index("rcpt"))) + text.encode()
+            if code.isdigit():
+                yield bytes((int(code) // 100, int(code) % 100, PHASES.index("rcpt"))) + text.encode()
         yield bytes((5, 50, PHASES.index("body"))) + b"5.7.1 two\n5.7.1 lines \xff\xc3\xbc"
     else:
         yield from (text.encode() for text in _ADDRESSES)
