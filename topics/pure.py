@@ -333,7 +333,8 @@ class StageRunner(Runner):
         if not await self.consumer.begin_effects(work):
             return False
         async with asyncio.timeout(self.wiring.delivery_s):  # aiokafka tries again for ever when idempotent
-            if self.stage.state_first and self.store is not None and entries:
+            # not a tick: nobody reads one again, so what it has deleted would never be told
+            if self.stage.state_first and isinstance(work, Batch) and self.store is not None and entries:
                 await self.store.write(work.tp.partition, entries, outputs, {})
                 view.written()
                 entries = {}

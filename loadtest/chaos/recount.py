@@ -89,10 +89,10 @@ def changelog(installation: Installation, stage: str) -> str:
     return f"{installation.group(stage)}-state-changelog"
 
 
-async def changelogs(installation: Installation, stage: str) -> list[list[Any]]:
+async def changelogs(installation: Installation, stage: str, partitions: int) -> list[list[Any]]:
     """The records of a stage's changelog, by partition."""
-    parts: list[list[Any]] = [[] for _ in range(installation.partitions)]
-    async for records in reading.raw(installation, changelog(installation, stage), installation.partitions):
+    parts: list[list[Any]] = [[] for _ in range(partitions)]
+    async for records in reading.raw(installation, changelog(installation, stage), partitions):
         for record in records:
             if not isinstance(record, Unreadable):
                 parts[record.partition].append(record)
@@ -366,7 +366,7 @@ async def recount(installation: Installation, folders: Iterable[Path] = (), now_
         effects = isinstance(stage, EffectStage)
         if isinstance(stage, BatchStage) or not (stage.tables or effects):
             continue
-        logs = await changelogs(installation, name)
+        logs = await changelogs(installation, name, installation.partitions_of(stage.reads[0]))
         stores[name] = [recovered(records) for records in logs]
         ends = [await reading.ends(installation, topic) for topic in stage.reads]
         found += mark_lines(name, ends, effects, stores[name])

@@ -3,6 +3,7 @@
 Also where they stand in the text for people, as some hosts and broken MIME have it.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +12,10 @@ from typing import NamedTuple, cast
 from postroad.bounces import Judgement, judge
 from postroad.feedback import codes
 from postroad.feedback.model import MAX_DIAGNOSTIC, MAX_RECIPIENTS, Action, Recipient
+from postroad.feedback.phase import Phase
 from postroad.reading import HEADER_MAX, header_fields
+
+_log = logging.getLogger(__name__)
 
 _EMPTY_LINES = re.compile(rb"\r?\n(?:[ \t]*\r?\n)+")
 _FINAL = re.compile(rb"^(?=Final-Recipient[ \t]*:)", re.IGNORECASE | re.MULTILINE)
@@ -73,17 +77,29 @@ def parse(body: bytes) -> Block:
     return Block(found, mta, after_type(sender)[1])
 
 
-def judged(recipient: Recipient) -> Recipient:
-    """The recipient with its judgement. Where the status says no more than its class, the diagnostic's own is judged."""
+def judged(recipient: Recipient, phase: Phase = "") -> Recipient:
+    """The recipient with its judgement. Where the status says no more than its class, the diagnostic's own is judged.
+
+    `phase`: the command that the diagnostic answers, where the report tells. A judge that fails says nothing of the recipient:
+    a fault of ours (a rule, the model's file) must not turn reports into dead letters, nor suppress anybody.
+    """
     if recipient.action in ("delivered", "relayed", "expanded"):
         return replace(recipient, judgement=DELIVERED)
     status, code, said = recipient.status, recipient.reply_code, recipient.diagnostic
     if codes.is_general(status):
         status = codes.status(said, code) or status
-    return replace(recipient, judgement=judge(code, status, said, action=recipient.action or "failed"))
+    try:
+        judgement = judge(code, status, said, action=recipient.action or "failed", phase=phase)
+    except Exception:
+        _log.exception(
+            "the judge of bounces failed, so the recipient counts as undetermined: mend the rules or the model"
+        )
+        judgement = JUDGE_FAILED
+    return replace(recipient, judgement=judgement)
 
 
 UNJUDGED = Judgement("undetermined", "undetermined", "", 0.0)
+JUDGE_FAILED = Judgement("undetermined", "undetermined", "judge-failed", 0.0)
 
 
 def _recipient(group: Mapping[str, str]) -> Recipient:

@@ -2,6 +2,8 @@
 
 import re
 
+from postroad.feedback import words
+
 LINES_MAX = 1_000
 LINE_MAX = 500  # characters of a line
 _ORIGINAL_LINE = re.compile(
@@ -34,12 +36,20 @@ def body_and_original(text: str) -> tuple[list[str], str]:
         field = _FIELD.match(line)
         if field:
             run, only_mail = run + 1, only_mail or field[1].lower().startswith(_ONLY_MAIL)
-            if run >= 3 and only_mail:
+            if run >= 3 and only_mail and not (line.startswith(" ") and _is_said_on(lines, number)):
                 begin = _first_of_run(lines, number)
                 return lines[:begin][:LINES_MAX], "\n".join(lines[begin:])
         elif not line[:1].isspace() or not line.strip():
             run, only_mail = 0, False
     return lines[:LINES_MAX], ""
+
+
+def _is_said_on(lines: list[str], number: int) -> bool:
+    """Whether the host only lists fields of the message, indented, and says behind them what became of it."""
+    for line in lines[number + 1 : number + 20]:
+        if line.strip() and not line.startswith(" "):
+            return _FIELD.match(line) is None and words.FAILURE.search(line) is not None
+    return False
 
 
 def _first_of_run(lines: list[str], number: int) -> int:

@@ -9,6 +9,7 @@ from postroad.feedback import arf, codes, dsn, ending, ses, signs, text
 from postroad.feedback import original as originals
 from postroad.feedback.model import MAX_RECIPIENTS, Action, Complaint, Feedback, Kind, Original, Recipient
 from postroad.feedback.parts import split
+from postroad.feedback.phase import phase_of, phases
 
 COMPLAINED = Judgement("undetermined", "feedback", "complaint", 1.0)
 _FAILED_HEADERS = ("x-failed-recipients", "x-mailer-daemon-recipients", "x-bounced-address")
@@ -113,7 +114,15 @@ def _notification(report: _Report) -> Feedback | None:
         original = replace(original, return_path=sender)
     actions = {one.action for one in people}
     kind: Kind = "bounce" if "failed" in actions else "delay" if "delayed" in actions else "other"
-    return Feedback(kind, rule, tuple(map(dsn.judged, people)), original=original)
+    return Feedback(kind, rule, _judged(people, parts.text), original=original)
+
+
+def _judged(people: Sequence[Recipient], told: str) -> tuple[Recipient, ...]:
+    """The recipients with their judgements; `told`: the text, which names the command where the diagnostic does not."""
+    answered = phases([one.address for one in people], told)
+    return tuple(
+        dsn.judged(one, phase_of(one.diagnostic) or phase) for one, phase in zip(people, answered, strict=True)
+    )
 
 
 def _distinct(people: Sequence[Recipient]) -> list[Recipient]:
@@ -176,15 +185,13 @@ def _told(report: _Report) -> Feedback:
         found = [text.Found(original.recipients[0], text.whole(lines), 1)]
         rule = "original"
     remote = codes.remote_host("\n".join(lines[:200]))
-    people = tuple(_recipient(one, action, remote) for one in found[:MAX_RECIPIENTS])
-    return Feedback(kind, rule, people, original=original)
+    people = [_recipient(one, action, remote) for one in found[:MAX_RECIPIENTS]]
+    return Feedback(kind, rule, _judged(people, "\n".join(lines[:200])), original=original)
 
 
 def _recipient(found: text.Found, action: Action, remote: str) -> Recipient:
     code = codes.reply_code(found.said)
     status = codes.status(found.said, code)
-    return dsn.judged(
-        Recipient(
-            found.address, dsn.UNJUDGED, "", action, status, code, found.said, codes.remote_host(found.said) or remote
-        )
+    return Recipient(
+        found.address, dsn.UNJUDGED, "", action, status, code, found.said, codes.remote_host(found.said) or remote
     )

@@ -18,6 +18,7 @@ _REPLY = re.compile(r"(?<![\d.])(?:5[0-5]\d[ -](?:\D)|#?[45]\.[0-7]\.\d{1,3}\b)"
 _AUTO_REPLY_HEADERS = ("x-autoreply", "x-autorespond", "x-autoreply-from", "x-autoresponder", "x-vacation", "x-mail-autoreply", "x-tmda-fingerprint", "x-choicemail-registration-request", "x-auto-reply-from", "x-spamarrest")  # fmt: skip
 _AUTO_PRECEDENCE = ("auto_reply", "auto-reply", "auto_response", "autoreply")
 _LIST = ("list-id", "list-post", "x-beenthere", "mailing-list", "x-mailing-list", "newsgroups")
+_BULK = (*_LIST, "list-unsubscribe", "feedback-id")
 
 
 def _head(lines: list[str]) -> str:
@@ -49,7 +50,9 @@ def bounce(parts: Parts, lines: list[str], original: Original) -> bool:
     if parts.original and _went_out_from(fields, original):
         marks += 2
     person = not sender and not form and any(name in fields for name in ("in-reply-to", "references", *_LIST))
-    return marks >= _ENOUGH + 2 * person + (not (sender or titled))
+    # A newsletter about bounces speaks as they do; what goes to many carries these headers, and returns no message
+    bulk = not (original.fields or parts.original or form) and any(name in fields for name in _BULK)
+    return marks >= _ENOUGH + 2 * person + 3 * bulk + (not (sender or titled))
 
 
 def _went_out_from(fields: dict[str, str], original: Original) -> bool:

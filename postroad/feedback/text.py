@@ -7,12 +7,15 @@ wins, and addresses of those to ask for help, of the sender and of the host itse
 
 import re
 from collections.abc import Collection, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from postroad.feedback import codes, words
 from postroad.feedback.model import MAX_DIAGNOSTIC, MAX_RECIPIENTS
 
-_ADDRESSES_MAX = 2_000
+# Each address costs up to 0.3 ms: what is written beside it is looked at in many ways
+_ADDRESSES_MAX, _LINE_MAX = 100, 3  # of a text, of a line
+_BESIDE = 120  # characters in front of an address, and behind it, that are read
 _LOOKS_MAX = 3  # places of one address whose surroundings are read
 
 ADDRESS = re.compile(
@@ -44,6 +47,7 @@ _BEHIND = re.compile(
 )
 _CODE_IN_FRONT = re.compile(r"^[\s<>]{0,8}[45][0-7]\d[ -](?:#?[45]\.\d+\.\d+ )?\W{0,4}$")
 _CODE_FIRST = re.compile(r"^\s{0,8}5[0-5]\d[ -]")
+_NEXT_TALK = re.compile(r"^(?:\.{3} )?while talking to |^>>> ", re.IGNORECASE | re.MULTILINE)
 _LOCAL_NAME = re.compile(r"^[ \t]{1,16}([a-z][\w.+-]{1,63})(?:[ \t]*|[ \t]{2,}\S.*)$", re.IGNORECASE)
 _NAME_FORM = re.compile(r"mail(?:ing)?(?:\s+to)?\s+NAME@([\w.-]+\w)")
 _ROLES = (
@@ -100,10 +104,11 @@ def recipients(lines: list[str], *, own: Collection[str], expected: Collection[s
         known = found.get(name)
         if known is None and len(found) == MAX_RECIPIENTS:
             break
-        if known is None or (not known.said and looks[name] < _LOOKS_MAX):
+        if known is None or (looks[name] < _LOOKS_MAX and not codes.reply_code(known.said)):
             looks[name] = looks.get(name, 0) + 1
             said = diagnostic(lines, place.line, following, before, place.address)
-            found[name] = Found(place.address, said, place.rank)
+            if known is None or not known.said or codes.reply_code(said):
+                found[name] = Found(place.address, said, place.rank)
     return list(found.values())
 
 
@@ -123,7 +128,7 @@ def _places(lines: list[str], own: Collection[str], expected: Collection[str]) -
     for number, line in enumerate(lines):
         if "@" not in line:
             continue
-        matches = list(ADDRESS.finditer(line))
+        matches = list(islice(ADDRESS.finditer(line), _LINE_MAX))
         for match in matches:
             seen += 1
             if seen > _ADDRESSES_MAX:
@@ -151,8 +156,9 @@ def _cleaned(text: str) -> str:
 
 
 def _rank(lines: list[str], number: int, line: str, match: re.Match[str], count: int) -> int:
-    front, behind = line[: match.start()], line[match.end() :]
-    above = lines[number - 1].strip() if number else ""
+    front = line[max(0, match.start() - _BESIDE) : match.start()]
+    behind = line[match.end() : match.end() + _BESIDE]
+    above = lines[number - 1][-_BESIDE:].strip() if number else ""
     if _ORIGIN.search(front):
         return 1
     if _RCPT.search(front):
@@ -181,7 +187,7 @@ def _rank(lines: list[str], number: int, line: str, match: re.Match[str], count:
     sentence = f"{above[-120:] if len(front) < 60 else ''} {front}"
     if words.FAILURE.search(sentence):
         return 4
-    return 2 if words.FAILURE.search(behind[:200]) or _REFUSED.search(front) else 0
+    return 2 if words.FAILURE.search(behind) or _REFUSED.search(front) else 0
 
 
 def _is_name(front: str, behind: str) -> bool:
@@ -202,19 +208,33 @@ def _is_refused(lines: list[str], number: int) -> bool:
 def diagnostic(lines: list[str], at: int, following: int, before: int, address: str) -> str:
     """What the text says of the address in line `at`: the host's reply where there is one behind it, else the paragraphs
     behind it, else those in front."""
+    first = _first_of_reply(lines, at)
+    if first < at:
+        return (_reply("\n".join(lines[first : min(following, at + 10)])) or "")[:MAX_DIAGNOSTIC]
     own = lines[at].replace(address, " ", 1)
     behind = _paragraphs([own, *lines[at + 1 : min(following, at + 40)]])
+    near = behind[0] if behind and "\n" in behind[0] and len(behind[0].strip(_DECORATION)) > 11 else ""
     if len(behind) and len(behind[0].strip(_DECORATION)) < 6:
         behind = behind[1:]
     for paragraph in behind[:8]:
         if (reply := _reply(paragraph)) is not None:
             return reply[:MAX_DIAGNOSTIC]
-    told = " ".join(part for part in behind[:3] if words.FAILURE.search(part) or len(part) < 120)
+    told = " ".join(part for part in behind[:3] if words.FAILURE.search(part) or len(part) < 120 or part is near)
     in_front = _paragraphs(lines[max(before + 1, at - 20) : at])
     if not words.FAILURE.search(told):
         replies = [reply for part in in_front[::-1] if (reply := _reply(part)) is not None]
-        told = replies[0] if replies else " ".join([told, *in_front[-3:]])
+        told = replies[0] if replies else told if near else " ".join([told, *in_front[-3:]])
     return " ".join(told.split())[:MAX_DIAGNOSTIC]
+
+
+def _first_of_reply(lines: list[str], at: int) -> int:
+    """The first line of the reply of several lines (RFC 5321 4.2.1) that line `at` continues; `at` where it continues none."""
+    code = lines[at].strip()[:3]
+    if not re.fullmatch("[45][0-5][0-9]", code):
+        return at
+    while at and lines[at - 1].strip().startswith(f"{code}-"):
+        at -= 1
+    return at
 
 
 def _paragraphs(lines: list[str]) -> list[str]:
@@ -233,6 +253,8 @@ def _reply(paragraph: str) -> str | None:
     if not at or (at[1] and not codes.reply_code(paragraph[at.start(1) :])):
         return None
     begin = at.start(1) if at[1] else 0
+    if end := _NEXT_TALK.search(paragraph, begin + 4):
+        paragraph = paragraph[: end.start()]
     return codes.tidy(paragraph[begin:], codes.reply_code(paragraph[begin:]))
 
 

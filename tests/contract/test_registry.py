@@ -88,7 +88,7 @@ async def test_an_incompatible_schema_is_refused_also_behind_a_compatible_one(ur
     with pytest.raises(SchemaRefused, match="brand_new"):
         await registry.register("c-value", required)
     # compatible with the version before it, not with the one before that: it is transitive
-    retyped = {**schema, "fields": [*fewer["fields"], {**schema["fields"][-1], "type": "string", "default": ""}]}
+    retyped = {**schema, "fields": [*fewer["fields"], {**schema["fields"][-1], "type": "boolean", "default": False}]}
     with pytest.raises(SchemaRefused):
         await registry.register("c-value", retyped)
 

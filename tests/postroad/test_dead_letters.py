@@ -174,7 +174,7 @@ def test_older_than_ends_are_remembered(desk):
         for name, n in names.items()
         if name not in ("young", "garbage")
     }
-    ids["young"] = desk.put(offset=0, at=NOW - week + 600_000)
+    ids["young"] = desk.put(offset=0, at=NOW - week + 43_200_000)
     ids["garbage"] = desk.put(offset=3, value=b"garbage", at=NOW - week - 60_000)
     for arguments in (("replay", ids["replayed"]), ("discard", ids["discarded"], "--why", "x")):
         refused = desk(*arguments, status=1)

@@ -668,3 +668,28 @@ async def test_a_mark_never_passes_over_a_batch_that_was_dropped(bench):
     with pytest.raises(topics.pure.Passed, match="never finished"):
         await bench.run(event(1, 1))
     assert bench.runner.store.mark(0, 0) == mark and bench.count("user-000000") == 1
+
+
+async def test_a_tick_tells_before_it_forgets_also_where_state_comes_first(tmp_path, producer):
+    """Nobody reads a tick again: what it had deleted before a crash would never be told."""
+    stage = counting(state_first=True)
+
+    @stage.every(1)
+    def tell(state):
+        for key, _ in state.counts.scan():
+            state.counts.delete(key)
+            yield TARGET.send(event(7))
+
+    found = Bench(stage, tmp_path, producer)
+    await found.run(event(0, 1))
+    written, deliver = list[str](), found.runner.deliver
+
+    async def delivered(*arguments):
+        written.append(f"told while there are {found.count('user-000000') or 0}")
+        return await deliver(*arguments)
+
+    found.runner.deliver = delivered
+    _, ticker = next(each for each in stage.tickers)
+    await found.runner._tick(Tick(HERE, 1), ticker)
+    assert written == ["told while there are 1"]
+    assert found.count("user-000000") is None

@@ -3,7 +3,7 @@
 import pytest
 
 from postroad.feedback import read
-from tests.postroad.feedback import samples
+from tests.postroad.feedback import lookalikes, other_languages, other_systems, samples
 
 
 @pytest.mark.parametrize("name", samples.BOUNCES)
@@ -41,3 +41,24 @@ def test_other(name):
     found = read(samples.OTHERS[name])
     assert found.kind == "other"
     assert all(one.judgement.bounce_class != "hard" for one in found.recipients)
+
+
+_OTHER = {**other_systems.BOUNCES, **other_languages.BOUNCES}
+
+
+@pytest.mark.parametrize("name", _OTHER)
+def test_bounce_of_another_system(name):
+    raw, expected = _OTHER[name]
+    found = read(raw)
+    assert found.kind == "bounce"
+    assert {one.address: (one.reply_code, one.status) for one in found.recipients} == expected
+
+
+@pytest.mark.parametrize("name", lookalikes.MAIL)
+def test_what_looks_like_a_bounce_suppresses_nobody(name):
+    assert all(one.judgement.bounce_class != "hard" for one in read(lookalikes.MAIL[name]).recipients)
+
+
+def test_each_recipient_of_a_transcript_has_its_own_reason():
+    found = read(other_systems.BOUNCES["two recipients of one transcript"][0])
+    assert [one.judgement.reason for one in found.recipients] == ["user-unknown", "mailbox-full"]

@@ -284,7 +284,7 @@ async def test_a_turn_begins_on_each_connection_before_the_first_word_about_the_
     assert result.delivered and said == [(1, 0), (1, 1)]
 
 
-async def test_a_turn_that_never_comes_gives_the_connection_back(farm: Farm) -> None:
+async def test_a_turn_that_never_comes_gives_the_place_back(farm: Farm) -> None:
     async def begin() -> None:
         raise asyncio.CancelledError
 
@@ -292,4 +292,4 @@ async def test_a_turn_that_never_comes_gives_the_connection_back(farm: Farm) -> 
     with pytest.raises(asyncio.CancelledError):
         await deliver(client, turn=Turn(begin=begin))
     result = await deliver(client)
-    assert result.delivered and result.reused
+    assert result.delivered and not result.reused, "its site may be another worker's: the connection was closed"
