@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from operator import itemgetter
 
-from agents import reports
+from agents import report_mails, reports
 from agents.application import application
 from avro.records import Attempt, Ending, EventKind, Message
 from postroad import bounces, orders
@@ -132,7 +132,7 @@ def _place(state: View) -> str:
     return f"{state.record.topic}@{state.record.offset}"
 
 
-stage.prepare(REPORTS)(reports.read_reports)
+stage.prepare(REPORTS)(report_mails.read_reports)
 stage.on(REPORTS)(reports.report_back)
 stage.every(reports.AGAIN_SECONDS)(reports.look_again)
 stage.every(reputation.TICK_SECONDS)(reputation.publish)

@@ -8,13 +8,11 @@ What is about no message that we know, or is forged, is an event `noted` and not
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 from avro.records import Report
 from postroad import feedback, ids, returned, suppression
-from postroad.content import ContentMissing, ContentUnavailable
 from postroad.events import event, noted
 from tables import ended, reported, reputation
 from tables.ended import Ended
@@ -25,22 +23,7 @@ from topics.state import View
 NAME = "classify"
 HOUR_MS = 3_600_000
 AGAIN_FIRST_MS, AGAIN_MOST_MS = 1_000, 600_000
-AGAIN_SECONDS = 1.0
-AGAIN_AT_ONCE = 100
-
-
-async def read_reports(todo: list[tuple[Any, Report]], state: View) -> None:
-    """The mail of each report: `found[offset]`."""
-
-    async def content(record: Any, report: Report) -> None:
-        try:
-            state.found[record.offset] = await state.services.contents.get(report["content"])
-        except ContentMissing as exc:
-            state.found[record.offset] = exc
-        except ContentUnavailable as exc:
-            raise Hold(f"the content store is away: {exc}") from exc
-
-    await asyncio.gather(*(content(record, report) for record, report in todo))
+AGAIN_SECONDS, AGAIN_AT_ONCE = 1.0, 100
 
 
 def report_back(report: Report, state: View) -> Iterator[Output]:
@@ -48,10 +31,10 @@ def report_back(report: Report, state: View) -> Iterator[Output]:
     mail = state.found.get(state.record.offset)
     if mail is None:
         raise Hold("a report was not read in time")
-    if isinstance(mail, ContentMissing):
+    if isinstance(mail, Exception):
         raise mail
     settings = state.services.settings
-    said = feedback.read(mail)
+    said = mail if isinstance(mail, feedback.Feedback) else feedback.read(mail)
     found = returned.match(report["rcpt_to"], said, settings.return_paths())
     if found.problem:
         yield _noted(report, said, found.problem, state)

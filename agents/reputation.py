@@ -39,6 +39,7 @@ KEPT_MS = (DAYS + 2) * DAY_MS
 
 stage = Stage(NAME, reads=[REPUTATION], writes=[EVENTS, STANDINGS], tables=[PARTS, PENDING, STEPS])
 __getattr__ = application(stage)
+_turns: dict[tuple[str, int], bytes] = {}  # table and partition: the key that is next
 metrics = Metrics()  # steps to warn and to hold, and recoveries: as in agents/audit.py for graphs, not for sums
 
 
@@ -57,7 +58,7 @@ def hear(told: Reputation, state: View) -> None:
 @stage.every(TICK_SECONDS)
 def judge(state: View) -> Iterator[Output]:
     """Subjects whose counts have changed."""
-    for key, _ in state.pending.scan(limit=AT_ONCE):
+    for key in _turn("pending", state, AT_ONCE):
         state.pending.delete(key)
         yield from _judge(key.decode(), state)
 
@@ -65,8 +66,19 @@ def judge(state: View) -> Iterator[Output]:
 @stage.every(AGAIN_SECONDS)
 def look_again(state: View) -> None:
     """Those that time alone can change."""
-    for key, _ in state.steps.scan(limit=STEPS_MOST):
+    for key in _turn("steps", state, STEPS_MOST):
         state.pending.put(key, b"")
+
+
+def _turn(name: str, state: View, limit: int) -> list[bytes]:
+    """The next `limit` subjects of a table: strangers can make many of the kinds that come first."""
+    table, place = getattr(state, name), (name, state.partition)
+    first = _turns.get(place, b"")
+    keys = [key for key, _ in table.scan(first, limit)]
+    if len(keys) < limit:
+        keys += [key for key, _ in table.scan(b"", limit - len(keys)) if key < first]
+    _turns[place] = keys[-1] + b"\0" if keys else b""
+    return keys
 
 
 def _judge(subject: str, state: View) -> Iterator[Output]:

@@ -42,6 +42,7 @@ PEERS_MAX = 10_000  # addresses whose rates are kept
 MINUTE_S = 60.0
 CONNECTS_PER_MAIL = 4  # connections a minute of one address, times the mails that it may send
 TEXT_MAX = 254  # characters kept of what a peer says
+KEPT_MAX = 1 << 20  # bytes kept of a mail: more than what postroad.feedback looks at of a report, and blobs stay small
 
 
 class Unavailable(Exception):
@@ -173,14 +174,17 @@ class Inbound:
         assert session is not None and envelope is not None
         try:
             async with asyncio.timeout(STORE_S):
-                content = await self._contents.put(raw)
+                content = await self._contents.put(raw[:KEPT_MAX])  # its report_id is of the whole
+                forms: dict[str, str] = {}  # an address once, however it is spelt; as it was said first
+                for said in map(_text, envelope.rcpt_tos):
+                    forms.setdefault(key(said), said)
                 reports = [
                     Report(
                         report_id=evidence(rcpt_to, raw), received_at=time.time_ns() // 1_000_000,
                         mail_from=_text(envelope.mail_from if envelope.mail_from != "<>" else ""), rcpt_to=rcpt_to, content=content,
                         peer=server.peer, helo=_text(session.host_name), tls=_cipher(server), message_id="",
                     )
-                    for rcpt_to in dict.fromkeys(map(_text, envelope.rcpt_tos))
+                    for rcpt_to in forms.values()
                 ]  # fmt: skip
                 await asyncio.gather(*map(self._writer.put, reports))
         except (ContentUnavailable, Unavailable, TimeoutError) as error:

@@ -63,6 +63,16 @@ class Session(SMTP):
         if not self.refused:
             super().data_received(data)
 
+    def _timeout_cb(self) -> None:
+        """At once, and whether or not asyncio tells us of the end: of a connection that is aborted in its TLS handshake it does
+        not, and of one whose peer does not read only when it has."""
+        if transport := self._original_transport or self.transport:
+            assert isinstance(transport, asyncio.Transport)
+            transport.abort()
+        if self._handler_coroutine is not None:
+            self._handler_coroutine.cancel()
+        self.inbound.closed(self)
+
     def end(self, said: str) -> None:
         """Say good-bye and close."""
         if isinstance(self.transport, asyncio.Transport) and not self.transport.is_closing():

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from avro.records import EventKind
+from postroad.addresses import key
 from postroad.bounces import BounceClass
 from postroad.events import Fields
-from postroad.feedback import Feedback, Recipient
+from postroad.feedback import Complaint, Feedback, Recipient
 from postroad.returnpath import Forged, ReturnPathError, ReturnPaths, named
 
 COMPLAINTS = frozenset(
@@ -77,7 +78,7 @@ def outcome(said: Feedback, clue: Clue, recipient: str, end: EventKind, evidence
         told = said.complaint
         fields["reason"] = told.feedback_type
         fields["detail"] = " ".join(filter(None, (told.user_agent, told.source_ip)))
-        if told.feedback_type in COMPLAINTS:
+        if told.feedback_type in COMPLAINTS and _is_of(said, told, clue, recipient):
             return Outcome("complained", fields, complained=True)
         return Outcome("reported", fields)
     failed = [each for each in said.recipients if each.action in ("failed", "")]
@@ -97,6 +98,16 @@ def outcome(said: Feedback, clue: Clue, recipient: str, end: EventKind, evidence
     if end == "bounced":
         return Outcome("reported", fields, about.judgement.bounce_class)
     return Outcome("late_bounce", fields, about.judgement.bounce_class)
+
+
+def _is_of(said: Feedback, told: Complaint, clue: Clue, recipient: str) -> bool:
+    """Whether a complaint may act on `recipient`. A Message-ID can be read in archives and replies: of it, only an ARF report does
+    that has the message and names nobody of another domain (within one, RFC 6590 takes local parts out)."""
+    if clue != "message-id":
+        return True
+    domains = {key(each).rpartition("@")[2] for each in told.original_rcpt_to}
+    own = key(recipient).rpartition("@")[2]
+    return said.rule == "arf" and "message-id" in said.original.fields and domains <= {own}
 
 
 def _about(failed: list[Recipient], recipient: str) -> Recipient | None:

@@ -1,10 +1,13 @@
 """Reports: which message they are about, what follows from them, and what never does."""
 
+import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from builders import HOUR_MS, ID, NOW, attempt, content, events, routed, values
 
+from agents import report_mails
 from agents.classify import stage
 from postroad.ids import message_id
 from postroad.returnpath import named
@@ -195,6 +198,32 @@ async def test_a_bounce_known_by_its_message_id_alone_stops_nobody(classify):
     assert values(outputs, SUPPRESSIONS) == []
 
 
+@pytest.mark.parametrize(
+    ("named_too", "kind"),
+    [
+        ("", "complained"),
+        ("\r\nOriginal-Rcpt-To: <q7f3@there.test>", "complained"),  # as RFC 6590 takes local parts out
+        ("\r\nOriginal-Rcpt-To: <somebody@else.test>", "reported"),
+    ],
+)
+async def test_a_complaint_known_by_its_message_id_acts_on_whom_it_names(classify, named_too, kind):
+    await classify.feed(ATTEMPTS, attempt())
+    raw = arf(f"Message-ID: <{OURS.header_id(ID)}@acme.test>", **{"Version: 1": f"Version: 1{named_too}"})
+    outputs = await classify.feed(REPORTS, *(one.value for one in await classify.feed(REPORTS, report(raw, FBL))))
+    assert events(outputs) == [(kind, "abuse")]
+    assert len(values(outputs, SUPPRESSIONS)) == (kind == "complained")
+
+
+async def test_a_reply_with_a_message_id_is_no_complaint_that_acts(classify):
+    await classify.feed(ATTEMPTS, attempt())
+    raw = arf(
+        "X-Y: z", **{"Subject: complaint": f"Subject: complaint\r\nIn-Reply-To: <{OURS.header_id(ID)}@acme.test>"}
+    )
+    outputs = await classify.feed(REPORTS, *(one.value for one in await classify.feed(REPORTS, report(raw, FBL))))
+    assert events(outputs) == [("reported", "abuse")]
+    assert values(outputs, SUPPRESSIONS) == []
+
+
 OTHER = message_id(NOW, "acme", "s", "0:9", "x@there.test")
 FORGED = f"b-{ID}-{'0' * 16}"
 
@@ -285,3 +314,38 @@ async def test_content_store_away(classify, services):
     away = report(content={**content(DSN), "inline": None, "blob": f"sha256:{content(DSN)['hash']}"})
     with pytest.raises(Hold, match="content store is away"):
         await classify.feed(REPORTS, away)
+
+
+async def test_blobs_are_read_a_few_at_a_time_and_none_twice_for_a_batch_that_takes_long(
+    classify, services, monkeypatch
+):
+    monkeypatch.setattr(report_mails, "_read", {})
+    monkeypatch.setattr(services.contents, "inline_max", 0)
+    get, now, most, fetched = services.contents.get, 0, 0, []
+
+    async def slow(one):
+        nonlocal now, most
+        now, most = now + 1, max(most, now + 1)
+        try:
+            await asyncio.sleep(0.05)
+            fetched.append(one["hash"])
+            return await get(one)
+        finally:
+            now -= 1
+
+    services.contents.get = slow
+    classify.stage = replace(stage, prepare_s=0.12)
+    await classify.feed(ATTEMPTS, attempt())
+    blobs = [await services.contents.put(DSN + b"%d" % number) for number in range(40)]
+    given = [report(content=blob, report_id=f"r{number}") for number, blob in enumerate(blobs)]
+    held = 0
+    while True:
+        try:
+            outputs = await classify.feed(REPORTS, *given)
+            break
+        except Hold:
+            held += 1
+            assert held < 20, "no progress"
+    assert held and most == report_mails.FETCHES
+    assert sorted(fetched) == sorted(blob["hash"] for blob in blobs)
+    assert len(events(outputs)) == 40

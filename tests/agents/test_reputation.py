@@ -217,6 +217,16 @@ async def test_complaints_of_the_day_are_told_of_a_source_that_stands_well(judge
     assert gone.value is None
 
 
+async def test_a_tenant_has_its_turn_while_strangers_make_domains(judged, monkeypatch):
+    monkeypatch.setattr(reputation, "AT_ONCE", 5)
+    await judged.feed(REPUTATION, told(sent=1000, delivered=800, hard=200))
+    for _ in range(10):
+        await judged.feed(REPUTATION, *(told(f"domain:d{n}.test", sent=1, delivered=1) for n in range(20)))
+        if found := values(await judged.tick(), STANDINGS):
+            break
+    assert [each["subject"] for each in found] == ["tenant:acme"]
+
+
 @pytest.mark.parametrize(
     "record",
     [

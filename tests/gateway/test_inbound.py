@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.inbound import Inbound, Unavailable, bounce_domains, evidence, network
+from gateway.inbound import KEPT_MAX, Inbound, Unavailable, bounce_domains, evidence, network
 from gateway.tls import context
+from postroad import feedback
 from postroad.content import MemoryContents
 from postroad.ids import message_id
 from postroad.settings import Settings
@@ -306,6 +307,47 @@ async def test_a_silent_peer_is_let_go():
         reader, _ = await asyncio.open_connection("127.0.0.1", mx.port)
         await reader.readline()
         assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"])
+async def test_a_handshake_that_never_ends_is_let_go(tmp_path, begun):
+    async with rig(tls=context(None, None, tmp_path, "in.acme.test"), inbound_timeout_s=0.3) as mx:
+        reader, writer = await asyncio.open_connection("127.0.0.1", mx.port)
+        await reader.readline()
+        writer.write(b"EHLO peer.test\r\n")
+        while (await reader.readline())[3:4] == b"-":
+            pass
+        writer.write(b"STARTTLS\r\n")
+        assert (await reader.readline()).startswith(b"220")
+        writer.write(begun)
+        (session,) = mx.inbound._sessions
+        await asyncio.sleep(0.6)
+        assert not mx.inbound._sessions and not mx.inbound._connections
+        assert session._handler_coroutine.done()
+        writer.close()
+
+
+async def test_an_address_in_any_case_is_one_recipient():
+    async with rig() as mx:
+        await mx.send("FBL@acme.test", "fbl@Acme.test", "fBl@ACME.test", PATH, PATH.upper())
+        assert [report["rcpt_to"] for report in mx.written.reports] == ["FBL@acme.test", PATH]
+
+
+async def test_of_a_large_mail_what_a_report_can_be_is_kept():
+    dsn = (
+        b"Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n--b\r\n\r\nSorry.\r\n"
+        b"--b\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx\r\n\r\nAction: failed\r\n"
+        b"Final-Recipient: rfc822; r@there.test\r\nStatus: 5.1.1\r\n\r\n"
+        b"--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: hi\r\n\r\n"
+        + 60_000 * (b"x" * 60 + b"\r\n")
+        + b"--b--\r\n"
+    )
+    async with rig() as mx:
+        assert (await mx.send(PATH, raw=dsn))[0] == 250
+        (report,) = mx.written.reports
+        kept = await mx.contents.get(report["content"])
+    assert report["content"]["size"] == KEPT_MAX and report["report_id"] == evidence(PATH, dsn)
+    assert feedback.read(kept) == feedback.read(dsn)
 
 
 async def test_a_stop_lets_what_is_being_stored_end():
