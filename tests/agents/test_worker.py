@@ -39,6 +39,7 @@ def test_there_is_one_module_for_each_stage():
         "exporter",
         "outputs",
         "repeats",
+        "report_mails",
         "reports",
         "services",
         "signing",
