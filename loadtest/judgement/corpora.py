@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +58,17 @@ def ham() -> list[Path]:
         CORPORA / "spam/spamassassin" / row["file"]
         for row in lines("spam/spamassassin/labels.jsonl")
         if row["label"] == "ham"
+    ]
+
+
+def contents(path: Path) -> list[bytes]:
+    """The mails of a file, as an mbox may hold several."""
+    raw = path.read_bytes()
+    if not raw.startswith(b"From "):
+        return [raw]
+    return [
+        mail.partition(b"\n")[2]
+        for mail in re.split(rb"\n\n(?=From \S+ +[A-Z][a-z]{2} [A-Z][a-z]{2} .*\d{4}\r?\n)", raw)
     ]
 
 

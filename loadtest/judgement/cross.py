@@ -24,7 +24,7 @@ def read(cases: Sequence[Case]) -> dict[Path, feedback.Feedback]:
     for fold in reasons.folds(cases):
         names = {row["file"] for case in fold for row in case.rows}
         with _trained(partial(_is_of, names)):
-            found |= {case.path: feedback.read(corpora.content(case.path)) for case in fold}
+            found |= {case.path: ours.of_file(case.path) for case in fold}
     return found
 
 

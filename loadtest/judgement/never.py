@@ -11,8 +11,9 @@ from loadtest.judgement import corpora, ours
 from loadtest.judgement.theirs import Theirs
 from postroad.feedback import Feedback
 
-# Looked at: a host's notice that mail was not collected in 30 days, filed as ham as its reader wanted it
-TRUE_BOUNCES = {"01304.af5f3a2d3a0a19785aeaeeb3d7e36040.eml"}
+# Looked at, and filed as ham as their readers wanted them: a host's notice that mail was not collected in 30 days, and an
+# RFC 3464 report (Action: failure, a word filter) that came back to a list's owner
+TRUE_BOUNCES = {"01304.af5f3a2d3a0a19785aeaeeb3d7e36040.eml", "01542.ed72bf2cd81ccd4c076533fb0af004e5.eml"}
 _ACTION = re.compile(rb"^action:[ \t]*([a-z]+)", re.I | re.M)
 
 

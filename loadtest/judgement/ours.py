@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,13 @@ from postroad import feedback
 
 @cache
 def read(path: Path) -> feedback.Feedback:
-    return feedback.read(corpora.content(path))
+    return of_file(path)
+
+
+def of_file(path: Path) -> feedback.Feedback:
+    """What the first mail of a file is, with the recipients of all its mails."""
+    first, *others = [feedback.read(mail) for mail in corpora.contents(path)]
+    return replace(first, recipients=(*first.recipients, *(one for other in others for one in other.recipients)))
 
 
 def recipients(found: feedback.Feedback) -> set[str]:

@@ -1,6 +1,7 @@
 """Rules for what is about neither side's standing: policy, content, systems, networks, time; and what bare codes say."""
 
 from postroad.bounces.rules import rule
+from postroad.bounces.words import ADDRESS
 
 REFUSALS = (
     rule(
@@ -23,6 +24,11 @@ REFUSALS = (
     ),
 )  # fmt: skip
 
+UNSAID = (
+    rule("recipient-error", "undetermined", "451 4.3.0 This message could not be delivered due to a recipient error", "recipient/recipients error", "error with/at/of the? recipient"),
+    rule("no-reason", "undetermined", "550 Message was not delivered, no reason given", "no reason given/known/specified/stated", "reason not/isnt/wasnt given/known/specified/stated/available", "unknown/unspecified/undisclosed reason/reasons", "delivery report/details/information is/are? unavailable", "no further/more details/information/explanation"),
+)  # fmt: skip
+
 SYSTEMS = (
     rule("no-service", "blocked", "554 Service not available (after initial connection)", "service/server not/currently? available/refused/unavailable", phase="connect"),
     rule(
@@ -34,11 +40,11 @@ SYSTEMS = (
     rule("try-later", "rate-limited", "421 4.7.0 Try again later, closing connection", "try again later", "server busy", status="7.0 7.500 7.501 7.650 7.651 7.652"),
     rule(
         "system-error", "system-error", "451 4.3.0 Error: queue file write error",
-        "internal/local/system/server/configuration/config/queue/software/database/ldap/backend/directory .. error/errors/problem/failure/misconfigured/misconfiguration", "local error", "misconfigured/misconfiguration", "unable/cannot/could .. contact/connect .. ldap/database/backend/daemon/sql", "service/server/system currently? temporarily? unavailable/down/busy/overloaded/overload", "service not available", "service/system/server is? .. unavailable/busy", "transaction failed/fails", "insufficient permission*/resources/resource/memory", "resources temporarily", "duplicated message id", "error .. processing", "queue file", "write error", "read error/timeout", "unexpected .. error/failure/condition", "interrupted system call", "out of memory", "maintenance/overloaded", "no mdb", "try .. later .. overload*", "load average", "stoerung", "storung", "interner fehler", "erreur interne", "error interno", "errore interno", "erro interno", "внутренн* ошибк*", "internal", "系统错误", "系统繁忙", "サーバーエラー", "bugs in the",
+        "internal/local/system/server/configuration/config/queue/software/database/ldap/backend/directory .. error/errors/problem/failure/misconfigured/misconfiguration", "local error", "misconfigured/misconfiguration", "unable/cannot/could .. contact/connect .. ldap/database/backend/daemon/sql", "service/server/system currently? temporarily? unavailable/down/busy/overloaded/overload", "service not available", "service/system/server is/are/was/has? currently/temporarily/now/not/too/just/been? unavailable/busy", "service .. unavailable", "transaction failed/fails", "insufficient permission*/resources/resource/memory", "resources temporarily", "duplicated message id", "error .. processing", "queue file", "write error", "read error/timeout", "unexpected .. error/failure/condition", "interrupted system call", "out of memory", "maintenance/overloaded", "no mdb", "try .. later .. overload*", "load average", "stoerung", "storung", "interner fehler", "erreur interne", "error interno", "errore interno", "erro interno", "внутренн* ошибк*", "internal", "系统错误", "系统繁忙", "サーバーエラー", "bugs in the",
     ),
     rule(
         "expired", "expired", "554 5.4.7 Message expired: delivery time is over",
-        "expired/expire", "in the queue too long", "queue .. too long", "not .. delivered within/for/after .. days/hours/day/hour/minutes/seconds", "deliver* .. for the last", "giving up .. trying/after", "giving up", "retry time* exceeded/not", "retry timeout", "failing for a long time", "timed out/timeout", "time/timeout .. out/expired", "connection timeout", "did not accept our requests to connect", "could/unable/cannot/failed .. connect/connection/gateway/establish/reach*", "host/server not reachable/responding/available", "not reachable/responding", "delivery .. timed/timeout", "has been delayed", "been delayed", "still undelivered/retrying", "undelivered after", "will be retried", "delivery failed .. attempts", "attempts .. failed", "no answer/response from", "not .. been delivered .. hours/days", "zeituberschreitung", "delai depasse", "no .. se? ha podido entregar .. horas", "tempo scaduto", "time .. elapsed", "message .. too old", "final warning", "could not be delivered for", "queued .. too long", "超时", "タイムアウト",
+        "expired/expire", "in the queue too long", "queue .. too long", "not .. delivered within/for/after .. days/hours/day/hour/minutes/seconds", "deliver* .. for the last", "giving up .. trying/after", "giving up", "retry time* exceeded/not", "retry timeout", "failing for a long time", "timed out/timeout", "time/timeout .. out/expired", "connection timeout", "did not accept our requests to connect", "could/unable/cannot/failed .. connect/connection/gateway/establish/reach*", "host/server not reachable/responding/available", "not reachable/responding", "delivery .. timed/timeout", "has been delayed", "been delayed", "still undelivered/retrying", "undelivered after", "will be retried", "delivery failed .. attempts", "attempts .. failed", "no answer/response from", "not .. been delivered .. hours/days", "zeituberschreitung", "delai depasse", "no .. se? ha podido entregar .. horas", "tempo scaduto", "time .. elapsed", "message .. too old", "final warning", "could not be delivered for", "queued .. too long", "continue/keep trying", "continue to try/attempt", "超时", "タイムアウト",
     ),
     rule(
         "greylisted-briefly", "greylisted", "451 4.7.1 Try again later",
@@ -46,11 +52,14 @@ SYSTEMS = (
         "try again later", "retry later", "come back later", "temporarily deferred/rejected", "temporary failure .. later", status="- 7.0 7.1", code="450 451",
     ),
     rule("syntax-error", "syntax-error", "503 5.5.1 Bad sequence of commands", "sequence of commands", "command/parameter .. unrecognized/unrecognised/unknown/unimplemented", "command/parameter not implemented/recognized", "syntax error", "unrecognized/unknown/invalid/unexpected command/commands/argument*/parameter*", "error in parameters", "need/needs rcpt/mail/helo/ehlo", "send hello first", "polite people say"),
+    rule("temporary-unsaid", "undetermined", "450 4.0.0 Temporary failure", "temporary/transient/temporarily failure/error/problem/failed", status="- 0.", code="4"),
     rule("vacation", "vacation", "550 I am out of office until Monday", "out of office", "vacation/autoreply/autoresponder", "automatic reply"),
 )  # fmt: skip
 
 REJECTED = (
-    rule("access-denied", "security", "550 5.7.1 <user@example.com>... Access denied", "access denied", status="- 1. 7."),
+    rule("access-denied", "security", "550 5.7.1 <user@example.com>... Access denied", "access denied", status="1. 7."),
+    rule("access-denied-to", "security", "550 <user@example.com>... Access denied", f"{ADDRESS} access denied", "access .. denied to/for", status="-"),
+    rule("access-denied-to-us", "blocked", "550 Access denied", "access denied", status="-"),  # names nobody, so it is us
     rule(
         "recipient-rejected", "user-unknown", "550 5.1.1 <user@example.com> recipient rejected",
         "recipient/address rejected", "recipient refused/denied", status="- 1. 4.1", phase="- rcpt",

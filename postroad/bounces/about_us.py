@@ -23,7 +23,7 @@ PACE = (
         "maximum number of? .. connection/connections/sessions", "max connections/sessions", "limit .. number of connections",
         "exceeded .. connection/connections/sessions", "connection/connections rate limit*", "connection/ip frequency limited",
         "concurrent connections/sessions .. exceeded/reached/limit*", "limits the number of concurrent", "trop de connexions/sessions",
-        "zu viele verbindungen", "demasiadas conexiones", "troppe connessioni", "too many recipients", "te veel verbindingen",
+        "zu viele verbindungen", "demasiadas conexiones", "troppe connessioni", "too many recipients", "invalid/wrong/maximum/max recipient/recipients count/number/limit", "number of recipients", "te veel verbindingen",
         "messages/message per connection/session", "too many messages/mails in? this/one session", "throttled .. connections",
         "连接频率限制", "连接数超", "同時接続数",
     ),
@@ -67,6 +67,11 @@ CONTENT = (
         "domain .. blacklisted/blocklisted in/by/at/on .. surbl/uribl/dbl",
     ),
     rule(
+        "repeated-header", "not-rfc-compliant", "554 Transaction failed: duplicate header 'DKIM-Signature'",
+        # RFC 5322 3.6: whichever header it names, the repetition is the fault
+        "duplicate/duplicated/repeated/multiple/more/several header/headers/field/fields", "header/headers/field .. duplicate/duplicated/repeated/twice", "more than one .. header/headers/field",
+    ),
+    rule(
         "auth-failure", "auth-failure", "550 5.7.26 This mail is unauthenticated: SPF and DKIM did not pass",
         "dmarc/dkim/spf/dmarcrejection/spfhardfail", "anti/anti? spoofing/spoof/spoofed", "antispoof*", "sender policy framework/framwork", "unauthenticated email/mail/message/sender is/from/was",
         "unauthenticated email/mail/message", "email/mail/message/sender is/was? not authenticated", "was not authenticated", "sender is unauthenticated",
@@ -74,7 +79,7 @@ CONTENT = (
         "sender id .. pra/fail*", "not authorized to send .. behalf", "arc .. fail*",
     ),
     rule(
-        "not-rfc-compliant", "not-rfc-compliant", "550 5.7.1 This message is not RFC 5322 compliant: duplicate headers",
+        "not-rfc-compliant", "not-rfc-compliant", "550 5.7.1 This message is not RFC 5322 compliant",
         "not .. rfc .. compliant/conform*/complian*", "rfc 5322/2822/822 .. not/violation/noncompliant/non/spec*", "not rfc .. compliant", "non rfc .. compliant", "rfcmessagenoncompliant", "not conform* .. rfc", "violates rfc",
         "multiple/duplicate/missing .. from/subject/date/to/message .. header/headers", "header/headers are/is? multiple/duplicate/missing", "multiple addresses in from", "multiple subject/from/to/date headers",
         "missing .. from/date/message header/headers", "missing message id", "no date/from/message header", "bare lf/cr/linefeed*/newline*", "stray newline*", "from header .. missing/invalid/blank/malformed",
@@ -86,7 +91,7 @@ CONTENT = (
 STANDING = (
     rule(
         "missing-ptr", "missing-ptr", "550 5.7.25 The IP address sending this message does not have a PTR record",
-        "ptr", "ptr* record/records", "reverse dns/lookup/hostname/name/resolution/mapping/record", "rdns/fcrdns", "ip name lookup failed", "cannot/unable/could .. resolve/find your ip/host/hostname/reverse/address",
+        "ptr", "ptr* record/records", "reverse dns/lookup/hostname/name/resolution/mapping/record", "rdns/fcrdns", "ip name lookup failed", "cannot/unable/could .. resolve/find your helo/ehlo/ip/host/hostname/reverse/address",
         "unverifyable/unverifiable sending", "no/without/missing/invalid/lacks .. reverse", "mismatches client ip", "hostname .. mismatch", "forward confirmed", "cannot find your hostname/reverse", "does not resolve .. ip/host/hostname", "client host rejected cannot find",
         "reverso dns", "dns inverso", "resolution inverse", "unresolvable relay/client host", "generic/dynamic .. hostname/ptr/rdns", "反向解析",
     ),
@@ -108,8 +113,13 @@ STANDING = (
     ),
     rule(
         "blocked-by-name", "blocked", "501 5.0.0 Invalid domain name in HELO",
-        "my name was rejected", "helo/ehlo .. invalid/rejected/rejet*/refused/denied/wrong/unknown/bad/require*/not", "invalid/bad/wrong .. helo/ehlo", "invalid domain name",
+        "my name was rejected", "helo/ehlo .. invalid/rejected/rejet*/refused/denied/wrong/unknown/bad/require*/exist", "helo/ehlo name/host/hostname/argument/command? is? not", "invalid/bad/wrong/unknown/unresolvable/nonexistent .. helo/ehlo", "invalid domain name",
         "ip .. sending mail of/from/for domain", "client host rejected access denied", "refused to talk to me .. service/not/refused/denied/blocked/rejected/go",
+    ),
+    rule(
+        "gave-up", "expired", "451 4.4.7 Connection refused. Message could not be delivered for 5 days",
+        # whatever the last try met: the time is over
+        "not be? delivered for/within/in .. days/hours/day", "deleted/removed from the? queue", "queue lifetime/time exceeded/expired",
     ),
     rule(
         "blocked-address", "blocked", "554 5.7.1 Your server is not allowed to connect",

@@ -13,7 +13,7 @@ from postroad.bounces.words import KEY, words_of
 RULES: tuple[Rule, ...] = (
     *about_us.PAGES, *about_us.PACE, *about_us.LINK, *about_us.CONTENT, *about_us.STANDING,
     *about_them.STATE, *about_them.WISHES, *about_them.PLACE, *about_them.PERSON,
-    *about_rest.REFUSALS, *about_rest.SYSTEMS, *about_rest.REJECTED, *about_rest.CONNECT, *about_rest.CODES,
+    *about_rest.REFUSALS, *about_rest.UNSAID, *about_rest.SYSTEMS, *about_rest.REJECTED, *about_rest.CONNECT, *about_rest.CODES,
 )  # fmt: skip
 
 

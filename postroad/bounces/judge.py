@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from avro.records import SmtpPhase
-from postroad.bounces import model
+from postroad.bounces import doubts, model
 from postroad.bounces.index import RULES, index
 from postroad.bounces.reasons import REASONS, BounceClass
 from postroad.bounces.rules import Rule
@@ -24,18 +24,17 @@ REFUSED_US = "refused-us"  # reason of a permanent reply before MAIL that no rul
 
 HARD_SURE = 0.9  # of the model: below it, nobody is suppressed on its word
 
-# Whatever else a reply says, with one of these words it is not sure that the recipient is at fault
-DOUBTS = frozenset(
-    ("spam", "blocked", "block", "blacklist", "blacklisted", "blocklist", "blocklisted", "policy", "policies", "reputation", "dmarc", "dkim",
-     "spf", "rate", "throttled", "throttling", "greylisted", "greylisting", "unauthenticated", "authentication", "spamhaus", "banned", "tls",
-     "temporary", "temporarily", "later", "denied", "allowed", "permitted", "authorized", "authorised")
-)  # fmt: skip
+# Codes that speak of the address (RFC 3463 3.2, and those of providers)
+OF_ADDRESS = ("1.", "4.4", "4.310", "7.27")
 
 _STATUS = re.compile(r"(?<![\d.])[245]\.(\d\.\d{1,3})(?![\d.])")
 _CODE = re.compile(r"(?<![\d.:\[])([45][0-5]\d)(?=[ \-#:])")
 # A reply inside what an MTA writes around it, and where the next one begins: sendmail appends what later commands met
 _QUOTED = re.compile(r"(?:^|[\s:'\"(\[>])([45][0-5]\d)(?=[ \-:]+(?:#?[45]\.\d|[A-Z<\"\[(:]|[45]\d\d |[a-z]{2}))")
-_NEXT = re.compile(r"\s(?:354|421|503|554)[ -](?=[45]\.\d\.\d|[A-Z]|need|RCPT)")
+_NEXT = re.compile(r"\s(?:354|421|503|554)[ -](?=[45]\.\d\.\d|[A-Z]|need|RCPT|\S+ \(e?smtp\))")
+_MEANS_RECIPIENT = re.compile(
+    r"recipient|\brcpt\b(?! to)|destination|addressee|name server|<[^<>@\s]+@[^<>\s]+>\.\.\.", re.IGNORECASE
+)
 _STATED = re.compile(r"^\d\.\d\.\d - [A-Z][a-z ]+ '(.+)'")  # Amazon SES
 _PHASES = (
     ("data", ("end of data", "final data", "after i sent the message", "to data command", "after data")),
@@ -90,11 +89,21 @@ def _found(code: int, status: str, text: str, phase: str, site: str) -> _Found:
         rule = RULES[number]
         if rule.fits(code, detail, phase, site, text):
             confidence = 0.95 if rule.phrases else 0.8 if rule.status else 0.6
-            return _Found(rule, rule.reason, rule.name, confidence, not (rule.sure or DOUBTS.isdisjoint(words)))
+            doubtful = _is_doubtful(rule.reason, words, line, text, rule.sure)
+            if not doubtful and code and not rule.sure and REASONS[rule.reason].bounce_class == "hard":
+                # one witness, the words: then they must say nothing else
+                doubtful = not detail.startswith(OF_ADDRESS) and doubts.says_more(inner_of(text))
+            return _Found(rule, rule.reason, rule.name, confidence, doubtful)
     reason, confidence = model.guess(code, status, words)
     first = str(code)[0] if code else status[:1] or "?"
     name = "model" if reason != "undetermined" else f"unknown-{first}xx"
-    return _Found(None, reason, name, confidence, not DOUBTS.isdisjoint(words))
+    return _Found(None, reason, name, confidence, _is_doubtful(reason, words, line, text))
+
+
+def _is_doubtful(reason: str, words: list[str], line: str, text: str, sure: bool = False) -> bool:
+    return REASONS[reason].bounce_class == "hard" and (
+        (not sure and doubts.in_doubt(words, line)) or doubts.of_a_check(text)
+    )
 
 
 def _told(text: str) -> str:
@@ -127,21 +136,38 @@ def matching(reply: Reply) -> Rule | None:
 
 
 def judge(
-    code: int, status: str, text: str, *, action: str = "failed", phase: SmtpPhase | Literal[""] = "", site: str = ""
+    code: int, status: str, text: str, *, action: str = "", phase: SmtpPhase | Literal[""] = "", site: str = ""
 ) -> Judgement:
     """What `text` (a reply's text, or a DSN's diagnostic) with reply code `code` (0: unknown) and enhanced status code
     `status` ("": unknown) says of the recipient.
 
-    `phase`: the command that it answers, where known. `action`: RFC 3464 2.3.3. `site`: who runs the host. Nothing that is
-    temporary, a delay or in doubt is hard.
+    `phase`: the command that it answers, where known. `action`: RFC 3464 2.3.3, where a field says so. `site`: who runs the host.
+    Nothing that is temporary, a delay or in doubt is hard; "failed" ends what was temporary: the host has heard of no such user
+    as long as it tried.
     """
     found = _found(code, status[:16], text[:MAX_TEXT], _phase(phase), site)
     bounce_class = REASONS[found.reason].bounce_class
     temporary = action == "delayed" or 400 <= code < 500 or (not code and status.startswith("4"))
+    if temporary and action == "failed" and found.reason == "user-unknown" and found.rule and found.rule.phrases:
+        temporary = False
     guessed = found.rule is None and found.confidence < HARD_SURE
-    if bounce_class == "hard" and (temporary or found.doubtful or guessed):
+    other_domain = found.reason in ("host-unknown", "null-mx") and _is_another_domain(
+        found, _phase(phase) or _told(text), status, text
+    )
+    if bounce_class == "hard" and (temporary or found.doubtful or guessed or other_domain):
         bounce_class = "soft"
     return Judgement(bounce_class, found.reason, found.name, found.confidence)
+
+
+def _is_another_domain(found: _Found, phase: str, status: str, text: str) -> bool:
+    """Whether a domain or host that is unknown may be the sender's, or one in the mail: so where RCPT was taken. Who answers RCPT is
+    the recipient's host, so its domain is there, unless a code or a word says that it is meant."""
+    if phase in ("mail", "data"):
+        return True
+    if phase != "rcpt" or found.reason != "host-unknown" or not (found.rule and found.rule.phrases):
+        return False
+    status = status or (f"5.{told[1]}" if (told := _STATUS.search(text)) else "")
+    return not status[2:].startswith(("1.2", "1.10", "4.")) and _MEANS_RECIPIENT.search(text) is None
 
 
 def classify(reply: Reply | None, phase: SmtpPhase, site: str = "") -> Verdict:

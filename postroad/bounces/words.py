@@ -13,6 +13,10 @@ KEY = 5  # letters of a word that say which rules to try
 _ADDRESS = re.compile(r"[^\s<>@:;,()\[\]\"']+@[\w.-]+")
 _IP = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b")
 _NAMELESS = re.compile(r"(?:^|\b5\d\d:? )\s*:\s")
+# a reply that begins with a domain and says what it is or does: "553 example.org does not exist"
+_DOMAIN_FIRST = re.compile(
+    r"^(?:[45]\d\d[ -])?(?:[45]\.\d{1,3}\.\d{1,3} )?[\"'<(]?(?:[\w-]{1,63}\.){1,8}[a-z-]{2,24}[\"'>)]?:? (?=does not |doesn|is (?:un|not )|not found|not known|has no )"
+)
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -40,6 +44,8 @@ def words_of(text: str) -> list[str]:
         text = _ADDRESS.sub(f" {ADDRESS} ", text)
     if text.startswith(":") or " : " in text:
         text = _NAMELESS.sub(f" {NAMELESS} ", text, 1)
+    if named := _DOMAIN_FIRST.match(text):
+        text = f"domain {text[named.end() :]}"
     if text.count(".") > 2:
         text = _IP.sub(f" {IP} ", text)
     return _WORD.findall(text)

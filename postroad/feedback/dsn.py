@@ -77,11 +77,12 @@ def parse(body: bytes) -> Block:
     return Block(found, mta, after_type(sender)[1])
 
 
-def judged(recipient: Recipient, phase: Phase = "") -> Recipient:
+def judged(recipient: Recipient, phase: Phase = "", by_fields: bool = False) -> Recipient:
     """The recipient with its judgement. Where the status says no more than its class, the diagnostic's own is judged.
 
-    `phase`: the command that the diagnostic answers, where the report tells. A judge that fails says nothing of the recipient:
-    a fault of ours (a rule, the model's file) must not turn reports into dead letters, nor suppress anybody.
+    `phase`: the command that the diagnostic answers, where the report tells; `by_fields`: whether fields, not words, say what the
+    action is. A judge that fails says nothing of the recipient: a fault of ours (a rule, the model's file) must not turn reports
+    into dead letters, nor suppress anybody.
     """
     if recipient.action in ("delivered", "relayed", "expanded"):
         return replace(recipient, judgement=DELIVERED)
@@ -89,7 +90,8 @@ def judged(recipient: Recipient, phase: Phase = "") -> Recipient:
     if codes.is_general(status):
         status = codes.status(said, code) or status
     try:
-        judgement = judge(code, status, said, action=recipient.action or "failed", phase=phase)
+        action = recipient.action if by_fields or recipient.action == "delayed" else ""
+        judgement = judge(code, status, said, action=action, phase=phase)
     except Exception:
         _log.exception(
             "the judge of bounces failed, so the recipient counts as undetermined: mend the rules or the model"
@@ -111,7 +113,9 @@ def _recipient(group: Mapping[str, str]) -> Recipient:
     if original and "@" in final and (_domain(final) == _domain(original) or "." not in _domain(final)):
         # a name inside of the receiving site, which the sender does not know; another domain is where it was forwarded to
         final = original
-    diagnostic = after_type(group.get("diagnostic-code", "") or group.get("x-display-diagnostic-code", ""))[1]
+    kind, diagnostic = after_type(group.get("diagnostic-code", "") or group.get("x-display-diagnostic-code", ""))
+    if kind == "x-unix":  # what a program behind the mailbox said, or its status
+        diagnostic = "" if diagnostic.isdigit() else f"x-unix; {diagnostic}"  # of a bare status the text says more
     code = codes.reply_code(diagnostic[: 2 * MAX_DIAGNOSTIC])
     given = _STATUS.match(group.get("status", ""))
     status = given[1] if given else ""

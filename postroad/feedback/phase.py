@@ -25,6 +25,8 @@ _TOLD = re.compile(
     r"|\b(?:remote|mail|smtp|error)[\w :]{0,40} (?:after|in response to) (?:pipelined |sending |the )?(?P<after>initial connection|end of data|mail from|rcpt to|rcpt command|mail command|data|helo|ehlo|starttls|auth|message)\b"
     r"|\b(?:during|while|in|at) (?:the )?(?:smtp )?(?P<during>banner|greeting|connect|helo|ehlo|starttls|mail(?: from)?|rcpt(?: to)?|data|message|body|opening) (?:phase|stage|command|wait|connection|transaction)\b"
     r"|\brefused to talk to me\b(?P<talk>)|\bdoes not like recipient\b(?P<like>)|\bfailed after i sent the message\b(?P<sent>)"
+    # A heading for the command that failed, the command below or behind it
+    r"|^[ \t]{0,8}[-=*#]{2,20}[ \t]*(?:last |failed |smtp |the )*command(?: (?:sent|line|used))?[ \t:*=#-]{0,20}\n[ \t]{0,8}(?P<headed>MAIL|RCPT|DATA|BDAT|HELO|EHLO|STARTTLS|AUTH)\b"
     # A transcript: a command, and the refusal below it
     r"|^[ \t>]{0,8}(?:>>>|->|-->|C:|Sent:?|SMTP command:)[ \t]*(?P<command>MAIL FROM|RCPT TO|DATA|BDAT|HELO|EHLO|LHLO|STARTTLS|AUTH|\.(?=\s|$))[^\n]{0,500}\n(?:[^\n<]{0,200}\n)?[ \t>]{0,8}(?:<<<|<-|<--|S:|Received:?|Response:)[ \t]*[45]\d\d(?P<next>[^\n]{0,600}(?:\n(?![ \t>]{0,8}>>>)[^\n]{0,600}){0,8})",
     re.IGNORECASE | re.MULTILINE,
@@ -44,7 +46,7 @@ def phase_of(text: str) -> Phase:
         return "rcpt"
     if found["sent"] is not None:
         return "body"
-    name = found["reply"] or found["after"] or found["during"] or found["command"] or ""
+    name = found["reply"] or found["after"] or found["during"] or found["headed"] or found["command"] or ""
     phase = _COMMANDS.get(name.lower().split()[0], "")
     if phase == "body" and found["command"] and _NO_RECIPIENT.search(found["next"]):
         return "rcpt"  # commands were pipelined: what DATA seems to have met are the replies to RCPT

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from postroad.bounces import Judgement
-from postroad.feedback import arf, codes, dsn, ending, ses, signs, text
+from postroad.bounces import Judgement, judge
+from postroad.feedback import arf, codes, dsn, ending, ses, signs, text, words
 from postroad.feedback import original as originals
 from postroad.feedback.model import MAX_RECIPIENTS, Action, Complaint, Feedback, Kind, Original, Recipient
 from postroad.feedback.parts import split
 from postroad.feedback.phase import phase_of, phases
 
 COMPLAINED = Judgement("undetermined", "feedback", "complaint", 1.0)
+_SENTENCES_MAX = 3_000  # characters of a text that are searched for the host's own sentence
 _FAILED_HEADERS = ("x-failed-recipients", "x-mailer-daemon-recipients", "x-bounced-address")
 _OWN_HEADERS = (
     "to",
@@ -114,15 +115,29 @@ def _notification(report: _Report) -> Feedback | None:
         original = replace(original, return_path=sender)
     actions = {one.action for one in people}
     kind: Kind = "bounce" if "failed" in actions else "delay" if "delayed" in actions else "other"
-    return Feedback(kind, rule, _judged(people, parts.text), original=original)
+    return Feedback(kind, rule, _judged(people, parts.text, by_fields=True), original=original)
 
 
-def _judged(people: Sequence[Recipient], told: str) -> tuple[Recipient, ...]:
+def _judged(people: Sequence[Recipient], told: str, by_fields: bool = False) -> tuple[Recipient, ...]:
     """The recipients with their judgements; `told`: the text, which names the command where the diagnostic does not."""
     answered = phases([one.address for one in people], told)
-    return tuple(
-        dsn.judged(one, phase_of(one.diagnostic) or phase) for one, phase in zip(people, answered, strict=True)
-    )
+    judged = [
+        dsn.judged(one, phase_of(one.diagnostic) or phase, by_fields)
+        for one, phase in zip(people, answered, strict=True)
+    ]
+    if len(people) == 1 and judged[0].judgement.bounce_class == "hard":
+        return (_in_doubt(judged[0], told),)
+    return tuple(judged)
+
+
+def _in_doubt(recipient: Recipient, told: str) -> Recipient:
+    """A hard recipient as the host's own sentence has it, where that says of a mailbox that it is there: gateways quote
+    "user unknown" of mailboxes that they know to be full or disabled."""
+    if found := words.STILL_THERE.search(told[:_SENTENCES_MAX]):
+        judgement = judge(0, "", found[0].strip())
+        if judgement.bounce_class == "soft":
+            return replace(recipient, judgement=judgement)
+    return recipient
 
 
 def _distinct(people: Sequence[Recipient]) -> list[Recipient]:

@@ -48,6 +48,14 @@ _BEHIND = re.compile(
 _CODE_IN_FRONT = re.compile(r"^[\s<>]{0,8}[45][0-7]\d[ -](?:#?[45]\.\d+\.\d+ )?\W{0,4}$")
 _CODE_FIRST = re.compile(r"^\s{0,8}5[0-5]\d[ -]")
 _NEXT_TALK = re.compile(r"^(?:\.{3} )?while talking to |^>>> ", re.IGNORECASE | re.MULTILINE)
+# Sendmail's own lines that say only what kind of failure it was, and what stands above them: a host's reply or a program's words
+_SUMMARY = re.compile(
+    r"^\s{0,8}5[0-5]\d (?:5\.\d\.\d )?\S{3,300}\.\.\. (?:service unavailable|remote protocol error|unknown mailer error \d+|can(?:not|'t) create output|mail\w* returned)\b",
+    re.IGNORECASE,
+)
+_SUMMED_UP = re.compile(
+    r"(?:<<< (?=[45]\d\d[ -]))?((?:(?<=<<< )[45]\d\d[ -]|[a-z][\w./-]{1,30}: )\S.{4,300})$", re.IGNORECASE
+)
 _LOCAL_NAME = re.compile(r"^[ \t]{1,16}([a-z][\w.+-]{1,63})(?:[ \t]*|[ \t]{2,}\S.*)$", re.IGNORECASE)
 _NAME_FORM = re.compile(r"mail(?:ing)?(?:\s+to)?\s+NAME@([\w.-]+\w)")
 _ROLES = (
@@ -208,6 +216,8 @@ def _is_refused(lines: list[str], number: int) -> bool:
 def diagnostic(lines: list[str], at: int, following: int, before: int, address: str) -> str:
     """What the text says of the address in line `at`: the host's reply where there is one behind it, else the paragraphs
     behind it, else those in front."""
+    if summed_up := _summed_up(lines, at):
+        return summed_up[:MAX_DIAGNOSTIC]
     first = _first_of_reply(lines, at)
     if first < at:
         return (_reply("\n".join(lines[first : min(following, at + 10)])) or "")[:MAX_DIAGNOSTIC]
@@ -225,6 +235,14 @@ def diagnostic(lines: list[str], at: int, following: int, before: int, address: 
         replies = [reply for part in in_front[::-1] if (reply := _reply(part)) is not None]
         told = replies[0] if replies else told if near else " ".join([told, *in_front[-3:]])
     return " ".join(told.split())[:MAX_DIAGNOSTIC]
+
+
+def _summed_up(lines: list[str], at: int) -> str:
+    """What the host or program said that sendmail sums up in line `at` ("554 <a@b>... Service unavailable"), in the line above."""
+    above = lines[at - 1].strip() if at else ""
+    if len(above) < 9 or not _SUMMARY.match(lines[at]) or not (found := _SUMMED_UP.match(above)):
+        return ""
+    return codes.tidy(found[1], codes.reply_code(found[1]))
 
 
 def _first_of_reply(lines: list[str], at: int) -> int:
@@ -253,6 +271,9 @@ def _reply(paragraph: str) -> str | None:
     if not at or (at[1] and not codes.reply_code(paragraph[at.start(1) :])):
         return None
     begin = at.start(1) if at[1] else 0
+    above, _, line = paragraph[:begin].rpartition("\n")
+    if not line.strip() and (said := _summed_up([above.rpartition("\n")[2], paragraph[begin:].partition("\n")[0]], 1)):
+        return said
     if end := _NEXT_TALK.search(paragraph, begin + 4):
         paragraph = paragraph[: end.start()]
     return codes.tidy(paragraph[begin:], codes.reply_code(paragraph[begin:]))

@@ -68,6 +68,13 @@ FINAL = _any(
     r"permanent", r"giving up|given up|gave up", r"not going to try", r"no (?:further|more) (?:delivery )?attempts", r"(?:has|have) been returned", r"(?<!non-)fatal errors? -", r"(?<!still )(?<!remains )undeliver(?:able|ed)", r"returned mail", r"returning message to sender", r"failed permanently", r"message (?:has )?expired", r"\(failure\)",
 )  # fmt: skip
 
+# A line by itself that says of a mailbox that it is there, though it takes nothing now; lists of what may have happened are none
+STILL_THERE = re.compile(
+    r"^(?![^\n]{0,200}\b(?:may|might|could|possibl[ey]|or|either|if|because)\b)[\t *>-]{0,8}(?:(?:the |this |your |his |recipient'?s? |user'?s?(?:\(s\))? |e-?mail |mail )*(?:account|mailbox|quota|inbox)(?:\(s\))?[\w ()]{0,30}? (?:is|are|was|has|have|been)(?: been| currently| temporarily| now)* (?:disabled|limited|suspended|locked|deactivated|full|over quota|exceeded|blocked)\b"
+    r"|(?:not enough|insufficient|no more|out of) (?:disk |mailbox |storage )?(?:space|quota|storage)\b|(?:disk |mailbox )?quota (?:exceeded|exhausted)|mailbox full\b)[^\n]{0,60}$",
+    re.IGNORECASE | re.MULTILINE,
+)
+
 # Automatic replies of people, and challenges: about nobody's address.
 VACATION_SUBJECT = _any(
     r"^(?:re: ?|aw: ?|sv: ?|fwd?: ?)*\W*(?:auto(?:mat\w*)?[-_ :]*(?:re(?:ply|sponse|spond\w*)|antw\w*|respuesta|resposta|acknowledg\w+|risposta|svar\w*)|autoreply|autorespon\w*)", r"automatic (?:reply|response)", r"out[- ]of[- ](?:the )?(?:office|town)", r"\b(?:ooo|oof)\b[: ]", r"\bvacation\b", r"on (?:holiday|leave|vacation)\b", r"(?:away|absent) from (?:the |my )?(?:office|mail|desk|e-?mail)", r"\bi(?:'m| am) (?:currently )?(?:away|out|on)\b", r"auto:", r"absence (?:du bureau|notif)", r"abwesen", r"automatische (?:antwort|r? ?beantwoording|reactie)", r"autom\. antwort", r"nicht im (?:b[üu]ro|haus)", r"urlaub", r"r[ée]ponse automatique", r"absen(?:t|ce)", r"cong[ée]s", r"en vacances",

@@ -18,7 +18,17 @@ from analytics.audit import from_clickhouse, from_topics
 from analytics.clickhouse import connect
 from analytics.server import Server, available
 from topics.catalogue import ALL as TOPICS
-from topics.catalogue import DEAD_LETTERS, DECISIONS, IN_FORCE, ORDERS, SCHEMAS, STANDINGS, SUBMISSIONS, SUPPRESSIONS, TENANTS
+from topics.catalogue import (
+    DEAD_LETTERS,
+    DECISIONS,
+    IN_FORCE,
+    ORDERS,
+    SCHEMAS,
+    STANDINGS,
+    SUBMISSIONS,
+    SUPPRESSIONS,
+    TENANTS,
+)
 
 if TYPE_CHECKING:
     from conftest import Road
@@ -132,7 +142,9 @@ async def test_one_process_from_submission_to_row(road: Road) -> None:
     assert all([r.valid for r in results] == [True, True] for results in checked.values())
 
     dead = [value async for _, value in road.client.read(DEAD_LETTERS)]
-    read_by = {topic.name for topic in TOPICS if topic not in (DEAD_LETTERS, TENANTS, ORDERS, SCHEMAS, IN_FORCE, STANDINGS)}
+    read_by = {
+        topic.name for topic in TOPICS if topic not in (DEAD_LETTERS, TENANTS, ORDERS, SCHEMAS, IN_FORCE, STANDINGS)
+    }
     assert {letter["topic"].removeprefix(road.client.installation.prefix) for letter in dead} == read_by
     topics, rows = await from_topics(road.client.installation), from_clickhouse(road.warehouse())
     assert topics.ok and rows.ok and topics.total.accepted == rows.total.accepted >= 7, (topics, rows)

@@ -131,8 +131,12 @@ def test_a_report_and_a_reply_with_the_same_text_agree() -> None:
 @pytest.mark.parametrize(
     ("code", "status", "text", "action"),
     [
-        (450, "4.1.1", "User unknown", "failed"),
-        (0, "4.1.1", "User unknown", "failed"),
+        (450, "4.1.1", "User unknown", ""),
+        (0, "4.1.1", "User unknown", ""),
+        (450, "4.1.1", "User unknown", "delayed"),
+        (450, "4.1.1", "Nope", "failed"),
+        (450, "4.1.1", "User unknown, the lookup timed out", "failed"),
+        (450, "4.1.2", "Domain not found", "failed"),
         (550, "5.1.1", "User unknown", "delayed"),
         (550, "5.1.1", "User unknown, try again later", "failed"),
         (550, "5.1.1", "User unknown: blocked by policy", "failed"),
