@@ -68,7 +68,7 @@ chaos: chaos-setup
 	@$(PY) -m loadtest.chaos $(if $(SEED),--seed $(SEED))
 
 chaos-short: chaos-setup
-	@$(PY) -m loadtest.chaos --messages 10000 --rounds 1 --rate 26 $(if $(SEED),--seed $(SEED))
+	@$(PY) -m loadtest.chaos --messages 10000 --rounds 1 --rate 26 $(if $(SEED),--seed $(SEED)) $(if $(SLOWER),--slower $(SLOWER))
 
 delivery-setup: setup
 	@deploy/local/system.sh delivery .local/delivery/debian || echo 'interop tells what could not be had' >&2

@@ -57,8 +57,9 @@ class Run:
     """One run: what goes on while time passes, the faults, and how long the road stood still after each."""
 
     def __init__(
-        self, cluster: Cluster, fleet: Fleet, load: Load, watch: Watch, console: Console, seed: int, began: float
-    ):
+        self, cluster: Cluster, fleet: Fleet, load: Load, watch: Watch, console: Console, seed: int, began: float, slower: float
+    ):  # fmt: skip
+        self.slower = slower
         self.cluster, self.fleet, self.load, self.watch, self.console = cluster, fleet, load, watch, console
         self.seed, self.began = seed, began
         self.done: Counter[str] = Counter()
@@ -163,6 +164,7 @@ class Run:
         )
         took, where = self.watch.longest_s, self.watch.where
         self.stalls.append((took, what))
+        limit *= self.slower
         if took > limit:
             self.violations.append(f"{what}: {where} stood still for {took:.1f} s, {limit:g} s is the limit")
         if not moves_again:
@@ -207,7 +209,7 @@ class Run:
                 return
 
 
-def chaos(folder: Path, console: Console, messages: int, rounds: int, seed: int, rate: float) -> int:
+def chaos(folder: Path, console: Console, messages: int, rounds: int, seed: int, rate: float, slower: float) -> int:
     """One run; prints what it finds, and RESULT."""
     began = time.monotonic()
     console.print(f"seed {seed}: the same again with --seed {seed}")
@@ -224,7 +226,7 @@ def chaos(folder: Path, console: Console, messages: int, rounds: int, seed: int,
         fleet = Fleet(folder, settings, STAGES, shaping=SHAPING)
         stack.callback(fleet.stop, 2.0)
         watch = stack.enter_context(Watch(installation, STAGES))
-        run = Run(cluster, fleet, load, watch, console, seed, began)
+        run = Run(cluster, fleet, load, watch, console, seed, began, slower)
         fleet.start()
         run.say(f"{len(fleet.workers)} workers are ready")
         stack.callback(load.stop)
@@ -280,6 +282,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="of one fault of each kind")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10_000))
     parser.add_argument("--rate", type=float, default=85.0, help="messages a second")
+    parser.add_argument("--slower", type=float, default=1.0, help="than the machine that standstills were limited for")
     parser.add_argument("--folder", type=Path, default=STATE / "chaos", help="emptied first; kept afterwards")
     given = parser.parse_args()
     os.chdir(ROOT)
@@ -287,7 +290,7 @@ def main() -> int:
     for noisy in ("aiokafka", "asyncio"):  # that a broker is dead is no news here
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    return chaos(given.folder.absolute(), console, given.messages, given.rounds, given.seed, given.rate)
+    return chaos(given.folder.absolute(), console, given.messages, given.rounds, given.seed, given.rate, given.slower)
 
 
 if __name__ == "__main__":
