@@ -49,7 +49,7 @@ def run(warehouse: Warehouse, name: str, **params: Any) -> Rows:
     statement = sql(name)
     wanted = parameters(statement)
     defaults: dict[str, Any] = {
-        "tenant": "", "site": "", "since": datetime.now(UTC) - WINDOW, "until": datetime.fromtimestamp(2**32 - 1, UTC),
+        "tenant": "", "site": "", "tag": "", "since": datetime.now(UTC) - WINDOW, "until": datetime.fromtimestamp(2**32 - 1, UTC),
     }  # fmt: skip
     given = {key: _time(value) if "DateTime" in wanted.get(key, "") else value for key, value in params.items()}
     return warehouse.query(statement, {key: value for key, value in defaults.items() if key in wanted} | given)
