@@ -7,7 +7,7 @@ import time
 from functools import cache, lru_cache
 from typing import Any
 
-from avro.records import Grade, Order, Tenant
+from avro.records import Grade, Order, Tenant, Webhook
 from postroad.content import Contents, ContentStore
 from postroad.departure import Departures
 from postroad.dkim import BodyHashes
@@ -20,7 +20,8 @@ from postroad.settings import Settings, load
 from postroad.shaping.policy import Watched
 from postroad.smtp import AioTransport, Client
 from postroad.smtp import Pool as Connections
-from topics.catalogue import ORDERS, STANDINGS, TENANTS
+from postroad.webhooks.notifier import Notifier
+from topics.catalogue import ORDERS, STANDINGS, TENANTS, WEBHOOKS
 from topics.follower import Follower
 from topics.installation import Installation
 
@@ -34,6 +35,8 @@ class Services:
         self.tenants: Any = Follower[Tenant](self.installation, TENANTS)  # a mapping: tests give a dictionary
         self.orders: Any = Follower[Order](self.installation, ORDERS)  # likewise
         self.standings: Any = Follower[Grade](self.installation, STANDINGS)  # likewise
+        self.webhooks: Any = Follower[Webhook](self.installation, WEBHOOKS)  # likewise
+        self.notifier = Notifier(settings.webhook_rules())
         self.pools: dict[str, Pool] = settings.pools()
         self.resolver: Resolver = DnsResolver(settings.dns_servers, settings.dns_timeout_s)
         self.contents: ContentStore = Contents(settings.content, settings.content_inline_max)
@@ -46,8 +49,8 @@ class Services:
         self._at_once = lru_cache(maxsize=8192)(self._connections_twice)
 
     async def start(self) -> None:
-        """Return when tenants, orders and standings are known."""
-        await asyncio.gather(self.tenants.ready(), self.orders.ready(), self.standings.ready())
+        """Return when tenants, orders, standings and webhooks are known."""
+        await asyncio.gather(self.tenants.ready(), self.orders.ready(), self.standings.ready(), self.webhooks.ready())
 
     def complaints(self, source: str) -> tuple[int, int]:
         """Of the mail of a source today: sent, complained of."""

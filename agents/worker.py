@@ -19,7 +19,7 @@ from postroad.settings import READY_FILE, load
 from topics.metrics import Metrics
 
 STAGES = ("ingest", "validate", "score", "suppress", "route", "send", "classify", "schedule", "events_sink", "audit",
-          "reputation")  # fmt: skip
+          "reputation", "notify")  # fmt: skip
 READY_POLL_S = 0.1
 log = logging.getLogger(__name__)
 

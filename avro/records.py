@@ -210,6 +210,24 @@ class Grade(TypedDict):
     bounced_today: NotRequired[int]
     complained_today: NotRequired[int]
 
+
+class Notification(TypedDict):
+    """One event for one endpoint: to be delivered (mail.notifications), or what came of a try (mail.notified). Key:
+    id of the endpoint."""
+
+    notification_id: str
+    webhook_id: str
+    tenant: str
+    type: str
+    at: int
+    body: NotRequired[str]
+    attempt: NotRequired[int]
+    outcome: NotRequired[str]
+    tried_at: NotRequired[int | None]
+    status: NotRequired[int]
+    error: NotRequired[str]
+    duration_ms: NotRequired[int]
+
 OrderAction = Literal["suspend", "flush", "bounce"]
 
 
@@ -424,6 +442,32 @@ class Tenant(TypedDict):
     suppress_after: NotRequired[int]
     soft_bounces_after: NotRequired[int]
     soft_bounces_days: NotRequired[int]
+
+WebhookKind = Literal["hmac", "ed25519"]
+
+
+class WebhookSecret(TypedDict):
+    """A secret that signs; every one in force adds a signature."""
+
+    secret: str
+    until: NotRequired[int | None]
+
+
+class Webhook(TypedDict):
+    """An endpoint of a tenant that is told of events by HTTP (Standard Webhooks). Key: its id; compacted."""
+
+    webhook_id: str
+    tenant: str
+    url: str
+    types: NotRequired[list[str]]
+    kind: WebhookKind
+    secrets: list[WebhookSecret]
+    created_at: int
+    updated_at: int
+    concurrency: NotRequired[int]
+    description: NotRequired[str]
+    disabled_at: NotRequired[int | None]
+    disabled_reason: NotRequired[str]
 
 
 class WriterSchema(TypedDict):

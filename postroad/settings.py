@@ -13,6 +13,7 @@ import socket
 import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -29,6 +30,7 @@ from postroad.retry import RetrySchedule
 from postroad.returnpath import SECRET_MIN, ReturnPaths
 from postroad.shaping.limits import Limits
 from postroad.smtp_timeouts import SmtpTimeouts
+from postroad.webhooks.guard import Rules
 
 PREFIX = "POSTROAD_"
 CONFIG = "POSTROAD_CONFIG"
@@ -72,6 +74,10 @@ def _addresses(values: list[str]) -> list[str]:
 
 def _domains(values: list[str]) -> list[str]:
     return [normalise(f"postmaster@{value}").ascii_domain for value in values]
+
+
+def _networks(values: list[str]) -> list[str]:
+    return [str(ip_network(value)) for value in values]
 
 
 HostPort = Annotated[str, AfterValidator(_host_port)]
@@ -218,6 +224,12 @@ class Settings(BaseSettings):
         description="the same after replies that say greylisted")  # fmt: skip
     retry_jitter: Share = Field(0.1, description="share of a wait by which it varies either way, from 0 to below 1")
 
+    webhook_http: bool = Field(False, description="webhooks may be http, without TLS: for demo and tests")
+    webhook_networks: Annotated[list[str], NoDecode, BeforeValidator(_words), AfterValidator(_networks)] = Field(
+        [], description="networks that are not public and that webhooks may reach all the same, such as 10.1.0.0/16, separated by commas")  # fmt: skip
+    webhook_timeout_s: Seconds = Field(
+        15.0, description="of one try of a webhook, from the name look-up to the end of the answer, seconds")  # fmt: skip
+
     audit_transit_s: Seconds = Field(
         600.0, description="a message that takes no step for so long, and does not wait, is told as lost, seconds")  # fmt: skip
     audit_sending_s: Seconds = Field(
@@ -277,6 +289,10 @@ class Settings(BaseSettings):
             sending_ms=round(self.audit_sending_s * 1000),
             expires_ms=round(self.expires_hours * 3_600_000),
         )
+
+    def webhook_rules(self) -> Rules:
+        """Where webhooks may go, and how long a try takes."""
+        return Rules(tuple(self.webhook_networks), self.webhook_http, self.webhook_timeout_s, tuple(self.dns_servers))
 
     def thresholds(self) -> Thresholds:
         """At which rates a reputation takes its steps."""

@@ -18,6 +18,7 @@ from avro.records import (
     Event,
     Grade,
     Message,
+    Notification,
     Order,
     Report,
     Reputation,
@@ -26,6 +27,7 @@ from avro.records import (
     Suppression,
     SuppressionEntry,
     Tenant,
+    Webhook,
     WriterSchema,
 )
 
@@ -147,6 +149,12 @@ STANDINGS: Topic[Grade] = Topic(
     compacted=True,
 )
 ORDERS: Topic[Order] = Topic("control.orders", "Order", lambda o: o["order_id"], partitions=1, compacted=True)
+WEBHOOKS: Topic[Webhook] = Topic("control.webhooks", "Webhook", lambda w: w["webhook_id"], partitions=1, compacted=True)
+# Read together with mail.events by notify: one worker owns an endpoint, its queue, its circuit breaker.
+NOTIFICATIONS: Topic[Notification] = Topic("mail.notifications", "Notification", lambda n: n["webhook_id"])
+# What came of each try; the dead with their bodies, for a redrive.
+NOTIFIED: Topic[Notification] = Topic(
+    "mail.notified", "Notification", lambda n: n["webhook_id"], retention_ms=30 * DAY_MS)  # fmt: skip
 SCHEMAS: Topic[WriterSchema] = Topic(
     "control.schemas", "WriterSchema", lambda s: s["fingerprint"], partitions=1, compacted=True
 )
@@ -155,6 +163,7 @@ ALL: tuple[Topic[Any], ...] = (
     SUBMISSIONS, BROADCASTS, ACCEPTED, VALIDATED, SCORED, SUPPRESSIONS, IN_FORCE, CANCELLATIONS, CLEARED, OUTBOUND, OUTBOUND_BROADCAST, ATTEMPTS,
     REPORTS, EVENTS, SCHEDULED, ENDINGS, DECISIONS, DEAD_LETTERS, TENANTS, ORDERS, SCHEMAS,
     REPUTATION, STANDINGS,
+    WEBHOOKS, NOTIFICATIONS, NOTIFIED,
 )  # fmt: skip
 
 

@@ -85,6 +85,8 @@ def good(topic: Any, **fields: Any) -> Any:
                 {"at": NOW - NOW % HOUR_MS, "hours": 1, "sent": 200, "delivered": 150, "deferred": 1, "hard": 50, "soft": 0, "complained": 0}]}  # fmt: skip
         case "Suppression":
             made = {"recipient": f"r{number}@there.test", "tenant": "", "reason": "manual", "at": NOW, "evidence": "e"}
+        case "Notification":
+            made = {"notification_id": f"evt_{number}", "webhook_id": "wh_1", "tenant": "acme", "type": "message.bounced", "at": NOW}
         case other:
             raise AssertionError(f"no good record of {other}: add one, so that its stage is tried")
     return {**made, **fields}

@@ -40,6 +40,7 @@ PLACES = {
     "events_sink": {},
     "audit": {1: "audited", 2: "deadlines", 3: "beginning"},
     "reputation": {1: "parts", 2: "pending", 3: "steps"},
+    "notify": {1: "notices", 2: "endpoints"},
 }
 
 text = st.text(max_size=30)
