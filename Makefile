@@ -7,7 +7,7 @@ PY := .venv/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 
 .PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity bench-recovery bench-judgement restart-drill \
-  chaos chaos-short chaos-setup check-delivery check-delivery-short delivery-setup fuzz lock clean
+  chaos chaos-short chaos-setup check-delivery check-delivery-short delivery-setup check-doors fuzz lock clean
 
 help:
 	@echo 'make demo         set up, then send 2,000 submissions through the whole road and compare with what arrived'
@@ -22,6 +22,7 @@ help:
 	@echo 'make restart-drill   the stack killed with -9 in the middle of the demo load'
 	@echo 'make chaos [SEED=1]   100,000 messages under every fault, three times each; make chaos-short: 10,000, once'
 	@echo 'make check-delivery [PARTS="limits speed"]   caps, neighbours, memory, fairness, other mail servers, DKIM, CPU; -short: minutes'
+	@echo 'make check-doors [PARTS="rest memory"]   REST, SMTP and webhooks: rates, latency, memory, kills -9 under load'
 	@echo 'make fuzz [SECONDS=60]   coverage-guided fuzzing of codec, MIME, feedback, replies and addresses'
 	@echo 'make lock         requirements.lock from pyproject.toml'
 	@echo 'make clean        remove what was built and kept (.venv, .local)'
@@ -78,6 +79,9 @@ check-delivery: delivery-setup
 
 check-delivery-short: delivery-setup
 	@$(PY) -m loadtest.delivery --short $(PARTS)
+
+check-doors: setup
+	@$(PY) -m loadtest.doors $(PARTS)
 
 # bash counts SECONDS itself: one of the environment is not meant
 FUZZ_SECONDS := $(if $(filter command%,$(origin SECONDS)),$(SECONDS),60)

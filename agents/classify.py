@@ -91,7 +91,7 @@ def _count(attempt: Attempt, verdict: Verdict, state: View) -> None:
 
 def _suppressed(message: Message, verdict: Verdict, at: int, reply: Reply) -> Iterator[Output]:
     """What a bounce makes of the recipient."""
-    if verdict.outcome in ("hard", "soft"):
+    if verdict.outcome in ("hard", "soft") and not message["test"]:
         entry = bounced(message, verdict.reason, verdict.outcome, at, message["message_id"], str(reply))
         if entry is not None:
             yield SUPPRESSIONS.send(entry)

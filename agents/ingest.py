@@ -81,11 +81,15 @@ async def build_contents(todo: list[tuple[Any, Submission]], state: View) -> Non
             messages = intake.messages(submission, tenant, record.timestamp, place, expires_ms, return_paths)
             if record.topic.endswith(BROADCASTS.name):
                 road.weigh(len(messages))
+            size_max = services.settings.size_max
+            found = submission if problem else await intake.whole(submission, services.contents, size_max)
+            problem = found if isinstance(found, Problem) else problem
+            submission = submission if isinstance(found, Problem) else found
             if problem := problem or intake.refusal(submission, tenant, record.key, record.timestamp):
                 builts = [Built(problem=problem)] * len(messages)
             else:
                 builts = begun[_known_by(record)]
-                await intake.build(submission, messages, services.contents, services.settings.size_max, builts,
+                await intake.build(submission, messages, services.contents, size_max, builts,
                                    return_paths, services.settings.feedback_id)  # fmt: skip
             state.found[record.offset] = messages, builts
         except ContentUnavailable as exc:

@@ -1,7 +1,7 @@
 """Schedule: hold messages until they are due, or until somebody decides, then put them back on the road.
 
-mail.scheduled, mail.decisions (key: message id), control.orders -> mail.accepted, mail.validated, mail.scored (key: recipient),
-mail.events, mail.endings
+mail.scheduled, mail.decisions, mail.reschedules (key: message id), control.orders -> mail.accepted, mail.validated,
+mail.scored (key: recipient), mail.events, mail.endings
 
 A message comes back with its next round. Released twice, after a crash, it has the same round twice: suppress stops one.
 """
@@ -9,7 +9,9 @@ A message comes back with its next round. Released twice, after a crash, it has 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
+from agents import rescheduling
 from agents.application import application
 from avro.records import Decision, Order, Scheduled
 from postroad import ids, orders
@@ -29,8 +31,8 @@ RELEASED_AT_ONCE = 200  # per tick and partition; there is a tick at once while 
 OWN_TIME = ("held", "send-at")  # who waits for these does not wait to be tried: no flush lets it go
 BACK = {"accepted": ACCEPTED, "validated": VALIDATED, "scored": SCORED}
 
-stage = Stage(NAME, reads=[SCHEDULED, DECISIONS], writes=[*BACK.values(), EVENTS, ENDINGS],
-              tables=[DUE, WAITING, CANCELLED, BEGINNING, SITES, APPLIED, FLUSHED], follows=[ORDERS])  # fmt: skip
+stage = Stage(NAME, reads=[SCHEDULED, DECISIONS, rescheduling.SOURCE], writes=[*BACK.values(), EVENTS, ENDINGS],
+              tables=[DUE, WAITING, CANCELLED, BEGINNING, SITES, APPLIED, FLUSHED, rescheduling.TABLE], follows=[ORDERS])  # fmt: skip
 __getattr__ = application(stage)
 
 
@@ -39,7 +41,7 @@ def hold(entry: Scheduled, state: View) -> Output | None:
     """Kept under its time; one that waits for an operator, until it expires. Of two copies of a message (upstream was done
     twice around a crash) the one stays that suppress has let through, since it stops the other; then the later round.
     Raises ValueError for an id that is none of ours: one that is too long could be held, and no tick could let it go."""
-    message = entry["message"]
+    message = (entry := rescheduling.wished(entry, state))["message"]
     ids.accepted_at(message["message_id"])
     message_id, cleared, round = message["message_id"], message["cleared"], message["round"]
     waiting: Waiting | None = state.waiting.get(message_id)
@@ -61,6 +63,9 @@ def hold(entry: Scheduled, state: View) -> Output | None:
     if until < (state.beginning.get("") or 0):
         state.beginning.put("", until)
     return _flushed(entry, flush, state) if flush else None
+
+
+stage.on(rescheduling.SOURCE)(partial(rescheduling.move, stage=NAME, hold=hold))
 
 
 @stage.on(DECISIONS)
@@ -101,9 +106,8 @@ def release(state: View) -> Iterator[Output]:
         sites.forget(entry, until, state)
         state.beginning.put("", until)
         if state.now > message["expires_at"] or entry["due_at"] is None:
-            yield ENDINGS.send(
-                ending(message, "expired", state.now, NAME, "expired", detail=f"waited: {entry['reason']}")
-            )
+            why = f"waited: {entry['reason']}"
+            yield ENDINGS.send(ending(message, "expired", state.now, NAME, "expired", detail=why))
         else:
             yield _back(entry)
 

@@ -15,6 +15,7 @@ from agents.outputs import TENANT, park
 from agents.services import Services
 from agents.signing import signed_by_tenant
 from avro.records import Attempt, Message
+from postroad import simulator
 from postroad.content import ContentMissing, ContentUnavailable
 from postroad.departure import Leave, Wait, place_of
 from postroad.dkim import DkimError
@@ -36,7 +37,6 @@ from topics.state import View
 NAME = "send"
 SOURCES_MAX = 3  # tried in one attempt, where a site turns sources away
 
-
 stage = EffectStage(NAME, reads=[OUTBOUND, OUTBOUND_BROADCAST], writes=[ATTEMPTS, EVENTS, SCHEDULED, ENDINGS],
                     tables=[RATE_LIMITS, DELIVERIES, SHAPING, WARMUP, WINDOWS],
                     identity=lambda message: message["message_id"],
@@ -52,6 +52,8 @@ async def deliver(message: Message, state: View, possible_duplicate: bool) -> Se
         return None
     if state.now > message["expires_at"]:
         return Expired(flag)
+    if message["test"]:
+        return Sent(simulator.attempt(message), flag)
     pool = services.pools.get(route["pool"]) if route else None
     if route is None or pool is None:
         return Sent(local(Reply(451, "4.3.5", "the egress pool it was routed to is not there any more")), flag)
@@ -140,10 +142,9 @@ def settle(message: Message, outcome: Sent | Parked | Expired | None, state: Vie
     if result.delivered:  # its body has done its work
         message["content"]["inline"] = None
     attempt: Attempt = {
-        "message": message, "at": now, "duration_ms": result.duration_ms, "phase": result.phase,
-        "reply_code": result.reply.code, "enhanced_code": result.reply.enhanced, "reply": result.reply.text,
-        "mx_host": result.mx_host, "mx_address": result.mx_address, "tls": result.tls,
-        "possible_duplicate": outcome.possible_duplicate, "source": outcome.source, "shaping": outcome.version,
-        "phases": dict(result.phases), "decision": decision,
+        "message": message, "at": now, "duration_ms": result.duration_ms, "phase": result.phase, "reply_code": result.reply.code,
+        "enhanced_code": result.reply.enhanced, "reply": result.reply.text, "mx_host": result.mx_host, "mx_address": result.mx_address,
+        "tls": result.tls, "possible_duplicate": outcome.possible_duplicate, "source": outcome.source, "shaping": outcome.version, "phases": dict(result.phases), "decision": decision,
     }  # fmt: skip
     yield ATTEMPTS.send(attempt)
+    yield from map(EVENTS.send, simulator.feedback(message, result, now, NAME))

@@ -5,6 +5,23 @@ Written by `python -m avro.generate` from the schemas; change those. A field wit
 
 from typing import Literal, NotRequired, TypedDict
 
+
+class ApiKey(TypedDict):
+    """A key that a tenant's programs use at the front doors. Its secret is shown once and stored hashed. Key: its
+    id; compacted."""
+
+    key_id: str
+    tenant: str
+    hash: str
+    scopes: list[str]
+    streams: NotRequired[list[str]]
+    created_at: int
+    expires_at: NotRequired[int | None]
+    revoked_at: NotRequired[int | None]
+    test_mode: NotRequired[bool]
+    name: NotRequired[str]
+    rate_per_second: NotRequired[float]
+
 MessageStream = Literal["transactional", "broadcast"]
 
 
@@ -61,6 +78,7 @@ class Message(TypedDict):
     released: NotRequired[bool]
     score: NotRequired[Score | None]
     route: NotRequired[Route | None]
+    test: NotRequired[bool]
 
 SmtpPhase = Literal["dns", "connect", "banner", "ehlo", "starttls", "mail", "rcpt", "data", "body", "done"]
 
@@ -132,6 +150,34 @@ class Decision(TypedDict):
     by: str
     at: int
     reason: NotRequired[str]
+
+DkimAlgorithm = Literal["rsa", "ed25519"]
+
+
+class DkimKey(TypedDict):
+    """A DKIM key (RFC 6376)."""
+
+    selector: str
+    algorithm: DkimAlgorithm
+    private_key: str
+    active: NotRequired[bool]
+
+
+class SenderDomain(TypedDict):
+    """A domain that the tenant may send from."""
+
+    domain: str
+    return_path: NotRequired[str]
+    dkim: NotRequired[list[DkimKey]]
+
+
+class DomainClaim(TypedDict):
+    """A domain that a tenant says is its own and that DNS has not confirmed yet: nothing is sent from it. Key:
+    tenant, NUL, domain; compacted, a tombstone where it was confirmed or given up."""
+
+    tenant: str
+    own: SenderDomain
+    claimed_at: int
 
 EndKind = Literal["dropped", "rejected", "expired", "cancelled"]
 
@@ -210,6 +256,55 @@ class Grade(TypedDict):
     bounced_today: NotRequired[int]
     complained_today: NotRequired[int]
 
+IdempotentStep = Literal["claim", "answer", "release"]
+
+
+class IdempotentUse(TypedDict):
+    """One step of a request that was sent with an Idempotency-Key: what replicas of a front door know of each
+    other. The order of the topic decides."""
+
+    digest: str
+    step: IdempotentStep
+    tenant: str
+    claimant: str
+    body: NotRequired[str]
+    submission_id: str
+    partition: NotRequired[int]
+    offset: NotRequired[int]
+    accepted_at: NotRequired[int | None]
+
+JobStep = Literal["created", "claimed", "progressed", "cancelled", "ended"]
+
+
+class Job(TypedDict):
+    """One step of a job: a file of mails that a front door was given. The order of the topic decides which process
+    runs it."""
+
+    job_id: str
+    tenant: str
+    step: JobStep
+    by: NotRequired[str]
+    input: NotRequired[str]
+    format: NotRequired[str]
+    message: NotRequired[str]
+    test: NotRequired[bool]
+    streams: NotRequired[list[str]]
+    lines: NotRequired[int]
+    accepted: NotRequired[int]
+    refused: NotRequired[int]
+    refusals: NotRequired[list[str]]
+    outcome: NotRequired[str]
+    error: NotRequired[str]
+
+
+class KeyUse(TypedDict):
+    """When a key was used last, to within a minute. Key: the key's id; compacted."""
+
+    key_id: str
+    tenant: str
+    used_at: int
+    door: NotRequired[str]
+
 
 class Notification(TypedDict):
     """One event for one endpoint: to be delivered (mail.notifications), or what came of a try (mail.notified). Key:
@@ -244,6 +339,13 @@ class Order(TypedDict):
     at: int
     until: NotRequired[int | None]
     reason: NotRequired[str]
+
+
+class RateUse(TypedDict):
+    """How many requests a replica of a front door has let pass since it last said so."""
+
+    replica: str
+    uses: dict[str, int]
 
 
 class Report(TypedDict):
@@ -282,6 +384,16 @@ class Reputation(TypedDict):
     partition: int
     at: int
     buckets: NotRequired[list[Bucket]]
+
+
+class Reschedule(TypedDict):
+    """Another send_at for a message that waits for its own. Key: the message id."""
+
+    message_id: str
+    tenant: str
+    send_at: int
+    by: str
+    at: int
 
 ReturnTo = Literal["accepted", "validated", "scored"]
 
@@ -355,6 +467,8 @@ class Submission(TypedDict):
     dedupe_id: NotRequired[str | None]
     dedupe_policy: NotRequired[DedupePolicy]
     egress_pool: NotRequired[str | None]
+    raw_blob: NotRequired[str | None]
+    test: NotRequired[bool]
 
 SuppressionAction = Literal["add", "remove"]
 
@@ -404,25 +518,6 @@ class SuppressionEntry(TypedDict):
     cause: NotRequired[str]
     detail: NotRequired[str]
     evidence: NotRequired[list[SuppressionEvidence]]
-
-DkimAlgorithm = Literal["rsa", "ed25519"]
-
-
-class DkimKey(TypedDict):
-    """A DKIM key (RFC 6376)."""
-
-    selector: str
-    algorithm: DkimAlgorithm
-    private_key: str
-    active: NotRequired[bool]
-
-
-class SenderDomain(TypedDict):
-    """A domain that the tenant may send from."""
-
-    domain: str
-    return_path: NotRequired[str]
-    dkim: NotRequired[list[DkimKey]]
 
 
 class Tenant(TypedDict):

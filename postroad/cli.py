@@ -24,6 +24,7 @@ from avro.records import DecisionAction, MessageStream, Submission, Tenant
 from postroad import addresses, checks, ids, settings, tenants
 from postroad.commands import bounces as bounces_commands
 from postroad.commands import dead_letters, domains, gateway, reputation, shaping, suppressions
+from postroad.commands import keys as keys_commands
 from postroad.commands import orders as orders_commands
 from postroad.commands import webhooks as webhooks_commands
 from postroad.commands.audit import audit
@@ -61,6 +62,7 @@ app.add_typer(domains.app, name="domains")
 app.add_typer(shaping.app, name="shaping")
 app.add_typer(reputation.app, name="reputation")
 app.add_typer(gateway.app, name="gateway")
+app.add_typer(keys_commands.app, name="keys")
 app.add_typer(webhooks_commands.app, name="webhooks")
 console = Console(width=None if sys.stdout.isatty() else 200)  # a file or a pipe has no width to keep to
 

@@ -19,8 +19,9 @@ import asyncio
 import hashlib
 import re
 from collections import OrderedDict
+from io import SEEK_END
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -33,6 +34,8 @@ INLINE_MAX = 32 * 1024
 CACHE_BYTES = 32 * 1024 * 1024  # holds one mail of the largest size: 1,000 recipients share its blob
 TIMEOUT_S = 30.0
 
+_PART = 5 << 20  # bytes of a part of an upload: the least that S3 takes
+_FILES = 4  # uploads at a time
 _HASH_HERE_MAX = 1024 * 1024  # a larger body is hashed beside the event loop
 _REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")  # nothing else is ever looked up: a reference cannot name a path
 
@@ -83,6 +86,7 @@ class Contents:
         self._cached = 0
         self._cache: OrderedDict[str, bytes] = OrderedDict()  # by hash; only bytes that have that hash
         self._loading: dict[str, asyncio.Task[bytes]] = {}
+        self._files = asyncio.Semaphore(_FILES)
 
     async def put(self, data: bytes) -> Content:
         """Store a body, or wrap it when it is short. Raises ContentUnavailable."""
@@ -109,6 +113,49 @@ class Contents:
         digest = await _sha256(data)
         await self._keep(digest, data)
         return f"sha256:{digest}"
+
+    async def put_file(self, file: IO[bytes], digest: str) -> str:
+        """Store a file, open at its beginning, whose SHA-256 (hex) is known; the reference to it. Memory is bounded, whatever its
+        size. Raises ContentUnavailable."""
+        path = _path(digest)
+        size = file.seek(0, SEEK_END)
+        file.seek(0)
+        async with self._files:
+            if not await self._has(path, digest):
+                try:
+                    async with asyncio.timeout(self._timeout_s + size / _PART):
+                        await self._store.put_async(path, file, chunk_size=_PART, max_concurrency=1)
+                except (BaseError, OSError, TimeoutError) as error:
+                    raise ContentUnavailable(f"cannot write {path}: {_words(error)}") from error
+        return f"sha256:{digest}"
+
+    async def copy(self, reference: str, file: IO[bytes]) -> None:
+        """Write a blob of any size into a file. Raises ContentMissing, ContentUnavailable."""
+        digest, found = _digest_of(reference), hashlib.sha256()
+        path = _path(digest)
+        try:
+            async for chunk in (await self._store.get_async(path)).stream(min_chunk_size=_PART // 5):
+                data = bytes(chunk)
+                found.update(data)
+                file.write(data)
+        except FileNotFoundError:
+            raise ContentMissing(f"{path} is not in the content store") from None
+        except (BaseError, OSError) as error:
+            raise ContentUnavailable(f"cannot read {path}: {_words(error)}") from error
+        if found.hexdigest() != digest:
+            raise ContentMissing(f"blob {digest}: the store holds other bytes under this name")
+
+    async def _has(self, path: str, digest: str) -> bool:
+        """Whether a blob is there, and whole."""
+        found = hashlib.sha256()
+        try:
+            async for chunk in (await self._store.get_async(path)).stream(min_chunk_size=_PART // 5):
+                found.update(bytes(chunk))
+        except FileNotFoundError:
+            return False
+        except (BaseError, OSError, TimeoutError) as error:
+            raise ContentUnavailable(f"cannot read {path}: {_words(error)}") from error
+        return found.hexdigest() == digest
 
     async def get_blob(self, reference: str) -> bytes:
         """The bytes that `put_blob` gave this reference for. Raises ContentMissing, ContentUnavailable."""
@@ -137,7 +184,10 @@ class Contents:
         if task is None:
             task = self._loading[digest] = asyncio.create_task(self._load_alone(digest))
             task.add_done_callback(lambda done: self._loaded(digest, done))
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        finally:
+            del task  # its error would hold this frame, and so the caller's body, until the collector comes
 
     async def _load_alone(self, digest: str) -> bytes:
         data = await self._read(_path(digest))

@@ -67,6 +67,23 @@ def refusal(
     return check_submission(submission) or check_lifetime(submission, accepted_at)
 
 
+async def whole(submission: Submission, store: ContentStore, size_max: int) -> Submission | Problem:
+    """The submission with its raw message, where that came by reference. Raises ContentUnavailable, temporary."""
+    if (reference := submission.get("raw_blob")) is None:
+        return submission
+    if submission.get("raw") is not None:
+        return Problem("content", "parts", "raw and raw_blob are both given; one message has one of them")
+    try:
+        raw = await store.get_blob(reference)
+    except ContentUnavailable:
+        raise
+    except ContentError as exc:
+        return Problem("content", "raw-reference", str(exc))
+    if len(raw) > size_max:
+        return Problem("content", "size", f"the message has {len(raw):,} bytes, {size_max:,} are allowed")
+    return {**submission, "raw": raw}
+
+
 def told_once(submission: Submission) -> Submission:
     """What remains of a submission that breaks `check_limits`, to make one message of: the work and the output that it asks
     for have no bound."""
@@ -108,6 +125,7 @@ def message(
         "send_at": send_at,
         "expires_at": submission.get("expires_at") or max(accepted_at, send_at or 0) + expires_ms,
         "egress_pool": submission.get("egress_pool") or "",
+        "test": submission.get("test", False),
     }
 
 

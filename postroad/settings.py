@@ -224,6 +224,21 @@ class Settings(BaseSettings):
         description="the same after replies that say greylisted")  # fmt: skip
     retry_jitter: Share = Field(0.1, description="share of a wait by which it varies either way, from 0 to below 1")
 
+    api: Annotated[str, AfterValidator(_optional_host_port)] = Field(
+        "", description="host:port where `postroad gateway api` answers REST; `up` starts it; empty: nowhere")  # fmt: skip
+    api_certificate: FilePath | None = Field(
+        None, description="PEM file of its certificate chain, for https; empty: http, for loopback or behind a proxy with TLS")  # fmt: skip
+    api_key: FilePath | None = Field(None, description="PEM file of the key; empty: in the file of the certificate")
+    api_proxies: str = Field(
+        "", description="addresses of proxies whose X-Forwarded-For is believed, separated by commas; empty: nobody's")  # fmt: skip
+    api_tenant_per_second: Positive = Field(5_000.0, description="requests a second of one tenant, over all replicas")
+    api_key_per_second: Positive = Field(5_000.0, description="the same of one key that has no rate of its own")
+    api_timeout_s: Seconds = Field(
+        30.0, description="a client that sends nothing of its request for so long is let go, seconds")  # fmt: skip
+    api_token_secret: Secrets = Field(
+        [], description="signs OAuth2 tokens, the same for all replicas; several: the first signs, all are believed; empty: no tokens")  # fmt: skip
+    api_token_s: Seconds = Field(3_600.0, description="life of an OAuth2 token, seconds")
+
     webhook_http: bool = Field(False, description="webhooks may be http, without TLS: for demo and tests")
     webhook_networks: Annotated[list[str], NoDecode, BeforeValidator(_words), AfterValidator(_networks)] = Field(
         [], description="networks that are not public and that webhooks may reach all the same, such as 10.1.0.0/16, separated by commas")  # fmt: skip

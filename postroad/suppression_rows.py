@@ -39,8 +39,8 @@ class Fault(NamedTuple):
 Rows: TypeAlias = Iterator[Row | Fault]
 
 
-def rows(file: BinaryIO) -> Rows:
-    """The rows of a file that is open at its beginning. Column names are in lower case. Raises ValueError for a file without
+def rows(file: BinaryIO, lower: bool = True) -> Rows:
+    """The rows of a file that is open at its beginning. Column names of CSV are in lower case, unless told otherwise. Raises ValueError for a file without
     any."""
     start = file.read(_CHUNK)
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in start[:100]:
@@ -51,7 +51,7 @@ def rows(file: BinaryIO) -> Rows:
     lines = _Lines(start, file)
     for number, line in lines:
         if line is not None and line.strip():
-            return _csv_rows(number, line, lines)
+            return _csv_rows(number, line, lines, lower)
     raise ValueError("the file is empty: it has not even a header line")
 
 
@@ -99,10 +99,10 @@ class _Lines:
         return cr + 1 if cr + 1 < len(self._buffer) else -1  # is it CRLF?
 
 
-def _csv_rows(number: int, header: bytes, lines: _Lines) -> Rows:
+def _csv_rows(number: int, header: bytes, lines: _Lines, lower: bool) -> Rows:
     text = header.decode("utf-8", "replace")
     delimiter = max(DELIMITERS, key=lambda one: (text.count(one), one == ","))
-    names = [name.strip().lower() for name in _parsed(text, delimiter) or []]
+    names = [name.strip().lower() if lower else name.strip() for name in _parsed(text, delimiter) or []]
     if not any(names) or len(set(names)) != len(names):
         raise ValueError(f"line {number} is no header line: it wants the names of the columns, each once")
 

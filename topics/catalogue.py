@@ -11,17 +11,24 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from avro.records import (
+    ApiKey,
     Attempt,
     DeadLetter,
     Decision,
+    DomainClaim,
     Ending,
     Event,
     Grade,
+    IdempotentUse,
+    Job,
+    KeyUse,
     Message,
     Notification,
     Order,
+    RateUse,
     Report,
     Reputation,
+    Reschedule,
     Scheduled,
     Submission,
     Suppression,
@@ -130,6 +137,7 @@ EVENTS: Topic[Event] = Topic(
     "mail.events", "Event", lambda e: e["message_id"] or e["event_id"], retention_ms=30 * DAY_MS)  # fmt: skip
 SCHEDULED: Topic[Scheduled] = Topic("mail.scheduled", "Scheduled", lambda s: s["message"]["message_id"])
 ENDINGS: Topic[Ending] = Topic("mail.endings", "Ending", lambda e: e["message"]["message_id"])
+RESCHEDULES: Topic[Reschedule] = Topic("mail.reschedules", "Reschedule", lambda r: r["message_id"])
 DECISIONS: Topic[Decision] = Topic("mail.decisions", "Decision", lambda d: d["message_id"])
 # Whatever could not be processed, byte for byte, so it takes the largest record of any topic and what we say about it.
 DEAD_LETTERS: Topic[DeadLetter] = Topic(
@@ -155,15 +163,28 @@ NOTIFICATIONS: Topic[Notification] = Topic("mail.notifications", "Notification",
 # What came of each try; the dead with their bodies, for a redrive.
 NOTIFIED: Topic[Notification] = Topic(
     "mail.notified", "Notification", lambda n: n["webhook_id"], retention_ms=30 * DAY_MS)  # fmt: skip
+# Keys of the front doors, and when each was used last: another topic, so that a use never undoes a revocation.
+KEYS: Topic[ApiKey] = Topic("control.keys", "ApiKey", lambda k: k["key_id"], partitions=1, compacted=True)
+KEY_USES: Topic[KeyUse] = Topic("control.key-uses", "KeyUse", lambda u: u["key_id"], partitions=1, compacted=True)
+# What replicas of a front door tell each other: requests under an Idempotency-Key for a day, rates for as long as they matter.
+IDEMPOTENT_USES: Topic[IdempotentUse] = Topic(
+    "control.idempotent-uses", "IdempotentUse", lambda u: u["digest"], retention_ms=25 * DAY_MS // 24)  # fmt: skip
+RATE_USES: Topic[RateUse] = Topic(
+    "control.rate-uses", "RateUse", lambda u: u["replica"], partitions=1, retention_ms=DAY_MS // 24)  # fmt: skip
+DOMAIN_CLAIMS: Topic[DomainClaim] = Topic(
+    "control.domain-claims", "DomainClaim", lambda c: f"{c['tenant']}\0{c['own']['domain']}", partitions=1, compacted=True)  # fmt: skip
+# Not compacted: which process runs a job follows from the order of all its steps.
+JOBS: Topic[Job] = Topic("control.jobs", "Job", lambda j: j["job_id"], partitions=1, retention_ms=30 * DAY_MS)
 SCHEMAS: Topic[WriterSchema] = Topic(
     "control.schemas", "WriterSchema", lambda s: s["fingerprint"], partitions=1, compacted=True
 )
 
 ALL: tuple[Topic[Any], ...] = (
     SUBMISSIONS, BROADCASTS, ACCEPTED, VALIDATED, SCORED, SUPPRESSIONS, IN_FORCE, CANCELLATIONS, CLEARED, OUTBOUND, OUTBOUND_BROADCAST, ATTEMPTS,
-    REPORTS, EVENTS, SCHEDULED, ENDINGS, DECISIONS, DEAD_LETTERS, TENANTS, ORDERS, SCHEMAS,
+    REPORTS, EVENTS, SCHEDULED, ENDINGS, DECISIONS, RESCHEDULES, DEAD_LETTERS, TENANTS, ORDERS, SCHEMAS,
     REPUTATION, STANDINGS,
     WEBHOOKS, NOTIFICATIONS, NOTIFIED,
+    KEYS, KEY_USES, IDEMPOTENT_USES, RATE_USES, DOMAIN_CLAIMS, JOBS,
 )  # fmt: skip
 
 

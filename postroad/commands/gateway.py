@@ -48,3 +48,36 @@ def inbound() -> None:
     finally:
         for end in ends:
             end()
+
+
+@app.command()
+def api() -> None:
+    """Answer REST at the setting `api`, until SIGTERM."""
+    import uvloop
+
+    from agents.exporter import serve
+    from analytics.clickhouse import connect
+    from gateway.api.service import run
+    from postroad.cli import CommandError
+    from postroad.commands.domains import resolver
+    from topics.metrics import Metrics
+
+    current = settings.load()
+    if not current.api:
+        raise CommandError("the setting api is empty: name the host:port to answer at, such as 127.0.0.1:8080")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    ends: list[Any] = []
+
+    def opened(service: Any) -> None:
+        if current.metrics:
+            metrics = Metrics()
+            metrics.counts = service.door.counts
+            ends.append(serve(current.metrics, [("api", metrics)]))
+
+    warehouse = connect(current.warehouse) if current.warehouse else None
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(current, warehouse, resolver, opened))
+    finally:
+        for end in ends:
+            end()
