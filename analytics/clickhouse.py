@@ -128,7 +128,7 @@ class ServerWarehouse:
         text = bind(sql, params)
         with self._errors(), self._pool.take() as client:
             rows, columns = client.execute(text, with_column_types=True)
-        return Rows([name for name, _ in columns], [tuple(row) for row in rows])
+        return Rows([name for name, _ in columns], [tuple(row) for row in rows], [kind for _, kind in columns])
 
     def command(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
         text = bind(sql, params)

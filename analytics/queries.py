@@ -8,6 +8,7 @@ whole seconds; since is within, until is not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,32 @@ def describe(name: str) -> str:
 def sql(name: str) -> str:
     """The statement of a query, with its parameters as `{name:Type}`. Raises ValueError for an unknown name."""
     return statements(_text(name))[0]
+
+
+def read_params(name: str, given: Sequence[str]) -> dict[str, Any]:
+    """Parameters written as `name=value`, as the query's types take them; items of an array are divided by commas.
+
+    Raises ValueError for an unknown query or parameter, and for a value that is none of its type.
+    """
+    wanted, found = parameters(sql(name)), dict[str, Any]()
+    for pair in given:
+        key, equals, text = pair.partition("=")
+        if not equals or key not in wanted:
+            known = ", ".join(sorted(wanted))
+            raise ValueError(
+                f"{pair[:60]!r}: a parameter of {name} is written NAME=VALUE, where NAME is one of {known}"
+            )
+        found[key] = _value(key, wanted[key], text)
+    return found
+
+
+def _value(name: str, kind: str, text: str) -> Any:
+    if kind.startswith("Array("):
+        return [_value(name, kind[6:-1], item) for item in text.split(",")] if text else []
+    try:
+        return int(text) if "Int" in kind else float(text) if kind.startswith("Float") else text
+    except ValueError:
+        raise ValueError(f"parameter {name}: {text[:60]!r} is not a value of type {kind}") from None
 
 
 def run(warehouse: Warehouse, name: str, **params: Any) -> Rows:

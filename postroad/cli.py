@@ -28,6 +28,7 @@ from postroad.commands import orders as orders_commands
 from postroad.commands.audit import audit
 from postroad.commands.explain import explain
 from postroad.commands.printing import safe
+from postroad.commands.query import query
 from postroad.commands.queue import queue
 from postroad.commands.warmup import warmup
 from postroad.dkim import DkimError
@@ -48,6 +49,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(held_app, name="held")
 app.command()(audit)
+app.command()(query)
 app.command()(queue)
 app.command()(explain)
 app.command()(warmup)
@@ -312,30 +314,6 @@ def _print_timeline(warehouse: Warehouse, message_id: str) -> None:
         said = [event["reason"], event["site"], event["mx_host"], reply, event["detail"]]
         said += ["possible duplicate"] if event["possible_duplicate"] else []
         print(safe(f"  {at - accepted_at / 1000:9.3f} s  {event['kind']:<10} {', '.join(filter(None, said))}"))
-
-
-@app.command()
-def query(
-    name: Annotated[str, typer.Argument(help="Its name; without one, all are listed.")] = "",
-    tenant: Annotated[str, typer.Option(help="Of this tenant alone.")] = "",
-    since: Annotated[str, typer.Option(help="ISO 8601 with zone, or a date (UTC); default: seven days ago.")] = "",
-    until: Annotated[str, typer.Option(help="ISO 8601 with zone, or a date (UTC); default: now.")] = "",
-) -> None:
-    """Answer one of the named queries of analytics/queries."""
-    from analytics import queries
-
-    if not name:
-        for known in queries.names():
-            print(f"{known}: {queries.describe(known).splitlines()[0]}")
-        return
-    if name == "timeline":
-        raise CommandError("it is about one message: `postroad timeline MESSAGE_ID`")
-    given = {key: value for key, value in (("tenant", tenant), ("since", since), ("until", until)) if value}
-    try:
-        found = queries.run(_warehouse(), name, **given)
-    except ValueError as error:
-        raise CommandError(str(error)) from None
-    _show(found.columns, found.rows)
 
 
 @held_app.command("list")
