@@ -78,17 +78,17 @@ def run(warehouse: Warehouse, name: str, **params: Any) -> Rows:
     defaults: dict[str, Any] = {
         "tenant": "", "site": "", "tag": "", "since": datetime.now(UTC) - WINDOW, "until": datetime.fromtimestamp(2**32 - 1, UTC),
     }  # fmt: skip
-    given = {key: _time(value) if "DateTime" in wanted.get(key, "") else value for key, value in params.items()}
+    given = {
+        key: moment(value) if "DateTime" in wanted.get(key, "") and isinstance(value, str) else value
+        for key, value in params.items()
+    }
     return warehouse.query(statement, {key: value for key, value in defaults.items() if key in wanted} | given)
 
 
-def _time(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
+def moment(text: str) -> datetime:
+    """A time in ISO 8601; a date alone is its midnight, UTC. Raises ValueError."""
     try:
-        moment = datetime.fromisoformat(value)
-        return (
-            moment.replace(tzinfo=UTC) if len(value) == len("2026-01-31") else moment
-        )  # a date alone: its midnight, UTC
+        found = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{value!r} is not a time: write one as 2026-01-31T10:00:00Z") from None
+        raise ValueError(f"{text!r} is not a time: write one as 2026-01-31T10:00:00Z") from None
+    return found.replace(tzinfo=UTC) if len(text) == len("2026-01-31") else found

@@ -26,6 +26,7 @@ from postroad.commands import bounces as bounces_commands
 from postroad.commands import dead_letters, domains, gateway, reputation, shaping, suppressions
 from postroad.commands import orders as orders_commands
 from postroad.commands.audit import audit
+from postroad.commands.demo_data import demo_data
 from postroad.commands.explain import explain
 from postroad.commands.printing import safe
 from postroad.commands.query import query
@@ -49,6 +50,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(held_app, name="held")
 app.command()(audit)
+app.command()(demo_data)
 app.command()(query)
 app.command()(queue)
 app.command()(explain)

@@ -1,10 +1,15 @@
 -- Anomalies: hours in which what happened at a site is far from the mean of the same hour in the four weeks before: at least 20 messages
--- more or less, and more than twice or less than half. The hour that goes on is left out.
+-- more or less, and more than twice or less than half. The hour that goes on is left out, and so are hours before which there is no
+-- week of data; where there are fewer than four, it is the mean of those.
 -- Parameters: tenant, since, until (the hours that are judged; four weeks before them are read too).
--- Columns: hour, site, kind (delivered, bounced, deferred, complained), messages, usual (mean of the four), ratio (messages / usual; 0: usual is 0).
+-- Columns: hour, site, kind (delivered, bounced, deferred, complained), messages, usual (that mean), ratio (messages / usual; 0: usual is 0),
+--   weeks (before the hour that there are, up to 4).
 -- Example: run(warehouse, "anomalies", since="2026-01-31")
-SELECT hour, site, kind, sum(found * (week = 0)) AS messages, sum(found * (week > 0)) / 4 AS usual,
-    if(usual = 0, 0, round(messages / usual, 2)) AS ratio
+SELECT hour, site, kind, sum(found * (week = 0)) AS messages, sum(found * (week > 0)) / weeks AS usual,
+    if(usual = 0, 0, round(messages / usual, 2)) AS ratio,
+    least(4, intDiv(toUInt32(hour) - (
+        SELECT toUInt32(toStartOfHour(min(ts))) FROM events WHERE ts >= toDateTime(toUInt32({since:DateTime}) - 2419200)
+    ), 604800)) AS weeks
 FROM
 (
     SELECT toDateTime(toUInt32(own_hour) + week * 604800, 'UTC') AS hour, site, kind, week, found
@@ -21,5 +26,5 @@ FROM
 )
 WHERE hour >= {since:DateTime} AND hour < {until:DateTime} AND hour + 3600 <= now()
 GROUP BY hour, site, kind
-HAVING abs(messages - usual) >= 20 AND (messages > 2 * usual OR messages * 2 < usual)
+HAVING weeks > 0 AND abs(messages - usual) >= 20 AND (messages > 2 * usual OR messages * 2 < usual)
 ORDER BY hour, site, kind

@@ -167,12 +167,12 @@ def test_wrong_use_is_an_error_that_says_what_there_is(warehouse):
 
 
 def test_a_date_alone_is_its_midnight_in_utc():
-    from analytics.queries import _time
+    from analytics.queries import moment
 
-    assert _time("2026-01-31") == datetime(2026, 1, 31, tzinfo=UTC)
-    assert _time("2026-01-31T10:00:00+01:00") == datetime(2026, 1, 31, 9, tzinfo=UTC)
+    assert moment("2026-01-31") == datetime(2026, 1, 31, tzinfo=UTC)
+    assert moment("2026-01-31T10:00:00+01:00") == datetime(2026, 1, 31, 9, tzinfo=UTC)
     with pytest.raises(ValueError, match="is not a time"):
-        _time("yesterday")
+        moment("yesterday")
 
 
 def test_queue(warehouse):
