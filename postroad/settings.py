@@ -148,8 +148,8 @@ class Settings(BaseSettings):
         32_768, ge=0, le=256 << 10, description="bodies up to so many bytes travel inside the record")  # fmt: skip
 
     clickhouse: str = Field(
-        "", pattern=r"^(clickhouses?://.+)?$",
-        description="clickhouse://user:password@host:port/database (native protocol); empty: chdb in data_dir")  # fmt: skip
+        "", pattern=r"^((clickhouses?|chdb)://.+)?$",
+        description="clickhouse://user:password@host:port/database (native protocol), or chdb:///folder, of one process; empty: chdb in data_dir")  # fmt: skip
     clickhouse_http: Annotated[str, AfterValidator(_optional_host_port)] = Field(
         "127.0.0.1:8123", description="host:port where chdb answers ClickHouse's HTTP interface; empty: nowhere")  # fmt: skip
 

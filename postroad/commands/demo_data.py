@@ -27,7 +27,7 @@ def demo_data(
 
     if not (url := settings.load().clickhouse):
         raise CommandError(
-            "no ClickHouse to write to: set POSTROAD_CLICKHOUSE, to a server (clickhouse://host/database) or to a folder of "
+            "no ClickHouse to write to: set POSTROAD_CLICKHOUSE to a server (clickhouse://host/database), or to a folder of "
             "its own for chdb (chdb:///path)"
         )
     try:
