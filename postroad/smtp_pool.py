@@ -152,6 +152,11 @@ class Pool:
             return pause > self._wait_s
         return now < spot.full_until and (spot.open >= limits.connections or pause > 0)
 
+    def free(self, place: Place, limits: Limits) -> int:
+        """How many connections of a place are idle or may yet be opened; below zero where some wait for one."""
+        spot = self._sites.get(place.site, {}).get(place.source.name)
+        return limits.connections - (spot.open - len(spot.idle) + len(spot.waiters) if spot else 0)
+
     def discard(self, place: Place, address: str) -> None:
         """Close the idle connections of a place to an address: one of them turned out to be stale."""
         spot = self._sites.get(place.site, {}).get(place.source.name)

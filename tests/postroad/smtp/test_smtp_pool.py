@@ -92,6 +92,22 @@ async def test_a_place_is_full_after_somebody_has_waited_in_vain_and_until_a_con
     pool.close()
 
 
+async def test_free_connections_are_those_that_nobody_uses_or_waits_for() -> None:
+    limits = replace(LIMITS, connections=2)
+    pool = Pool(ScriptedTransport(), wait_s=5)
+    assert pool.free(PLACE, limits) == 2, "none is open yet"
+    first, _ = await pool.acquire(PLACE, "mx.test", "127.0.0.2", limits)
+    second, _ = await pool.acquire(PLACE, "mx.test", "127.0.0.2", limits)
+    third = asyncio.create_task(pool.acquire(PLACE, "mx.test", "127.0.0.2", limits))
+    await asyncio.sleep(0)
+    assert pool.free(PLACE, limits) == -1 and pool.free(OTHER, limits) == 2
+    pool.release(PLACE, first)
+    pool.release(PLACE, (await third)[0])
+    assert pool.free(PLACE, limits) == 1, "an idle one"
+    pool.release(PLACE, second)
+    pool.close()
+
+
 async def test_messages_per_connection_and_idle_time(farm: Farm) -> None:
     host = Host()
     client = await farm(host)
