@@ -23,16 +23,16 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-import clickhouse_driver
 import clickhouse_driver.errors
 
 from analytics import native
+from analytics.native_client import Client
 from analytics.sql import Rows, bind, read_json_compact
 
 DATABASE = "postroad"
 # Two looks, so that an INSERT whose bytes had reached the server but which had not begun is seen by the second.
 _SECOND_LOOK_S = 0.1
-Columns = Mapping[str, list[Any]]
+Columns = Mapping[str, native.Column]
 T = TypeVar("T")
 
 
@@ -105,11 +105,12 @@ class ServerWarehouse:
         self.database = unquote(url.path.strip("/")) or database
         self.address = f"{url.hostname or '127.0.0.1'}:{url.port or (9440 if url.scheme == 'clickhouses' else 9000)}"
         self._url = url
-        self._pool = _Pool(self._client, _disconnect)
+        self._pool = _Pool(self.client, _disconnect)
 
-    def _client(self, database: str | None = None) -> clickhouse_driver.Client:
+    def client(self, database: str | None = None) -> Client:
+        """A connection of its own, for the caller to close; `database`: another one than ours."""
         host, port = self.address.rsplit(":", 1)
-        return clickhouse_driver.Client(
+        return Client(
             host, int(port), database or self.database, unquote(self._url.username or "default"),
             unquote(self._url.password or ""), "postroad", connect_timeout=5, send_receive_timeout=120,
             secure=self._url.scheme == "clickhouses",
@@ -138,9 +139,8 @@ class ServerWarehouse:
     def insert(self, table: str, columns: Columns, query_id: str | None = None) -> None:
         with self._errors(), self._pool.take() as client:
             client.execute(
-                f"INSERT INTO {table} ({', '.join(columns)}) VALUES", list(columns.values()), columnar=True,
-                query_id=query_id or str(uuid.uuid4()),
-            )  # fmt: skip
+                f"INSERT INTO {table} ({', '.join(columns)}) VALUES", [columns], query_id=query_id or str(uuid.uuid4())
+            )
 
     def quiesce(self, prefix: str, timeout_s: float = 60.0) -> None:
         def running() -> set[str]:
@@ -164,7 +164,7 @@ class ServerWarehouse:
 
     def create_database(self) -> None:
         with self._errors(), contextlib.ExitStack() as stack:
-            client = self._client("default")  # a connection to a database that does not exist is refused
+            client = self.client("default")  # a connection to a database that does not exist is refused
             stack.callback(client.disconnect)
             client.execute(f"CREATE DATABASE IF NOT EXISTS {name(self.database)}")
 
@@ -172,7 +172,7 @@ class ServerWarehouse:
         self._pool.close()
 
 
-def _disconnect(client: clickhouse_driver.Client) -> None:
+def _disconnect(client: Client) -> None:
     client.disconnect()
 
 
@@ -237,10 +237,10 @@ class ChdbWarehouse:
         with self._errors(), self._writing.take() as connection:
             return read_json_compact(connection.query(text, "JSONCompact").bytes())
 
-    def raw(self, sql: str, form: str) -> bytes:
-        """The answer to a read-only query in ClickHouse's format `form`, for the HTTP interface."""
+    def raw(self, sql: str, form: str, params: Mapping[str, str] | None = None) -> bytes:
+        """The answer to a read-only query in ClickHouse's format `form`, for the HTTP interface; `params`: texts that the engine binds."""
         with self._errors(), self._reading.take() as connection:
-            answer: bytes = connection.query(sql, form).bytes()
+            answer: bytes = connection.query(sql, form, params=dict(params or {})).bytes()
             return answer
 
     def command(self, sql: str, params: Mapping[str, Any] | None = None) -> None:

@@ -3,7 +3,8 @@
     curl 'http://127.0.0.1:8123/?query=SELECT+count()+FROM+events'
     curl 127.0.0.1:8123 --data 'SELECT kind, count() FROM events GROUP BY kind FORMAT PrettyCompact'
 
-GET and POST / with `query` and `default_format` (TabSeparated) or a FORMAT clause, and /ping. Loopback only, no users: who
+GET and POST / with `query`, `param_NAME` for each `{NAME:Type}` in it, and `default_format` (TabSeparated) or a FORMAT clause, and /ping:
+what curl, clickhouse-connect and Grafana's plug-in send. Other settings are passed over. Loopback only, no users: who
 may connect to this machine's loopback may read. What could write, or read files, is refused: by the engine
 (readonly = 1), and where that leaves a gap, by `read_only` here.
 """
@@ -84,6 +85,9 @@ def application(warehouse: ChdbWarehouse) -> web.Application:
             return _refusal(400, "the query is not UTF-8")
         except ValueError as error:
             return _refusal(403, f"refused: {error}")
+        given = {
+            name.removeprefix("param_"): value for name, value in request.query.items() if name.startswith("param_")
+        }
         form = request.query.get("default_format", "TabSeparated")
         if named := _FORMAT.search(statement):
             form, statement = named[1], statement[: named.start()]
@@ -91,7 +95,7 @@ def application(warehouse: ChdbWarehouse) -> web.Application:
             return _refusal(400, f"{form!r} is not the name of a format")
         try:
             async with places:
-                answer = await asyncio.to_thread(warehouse.raw, statement, form)
+                answer = await asyncio.to_thread(warehouse.raw, statement, form, given)
         except WarehouseError as error:
             return _refusal(400, str(error))
         headers = {"X-ClickHouse-Format": form, "Content-Type": _TYPES.get(form, "text/plain") + "; charset=UTF-8"}

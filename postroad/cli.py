@@ -22,6 +22,7 @@ from rich.table import Table
 
 from avro.records import DecisionAction, MessageStream, Submission, Tenant
 from postroad import addresses, checks, ids, settings, tenants
+from postroad.commands import analytics as analytics_commands
 from postroad.commands import bounces as bounces_commands
 from postroad.commands import dead_letters, domains, gateway, reputation, shaping, suppressions
 from postroad.commands import orders as orders_commands
@@ -31,6 +32,7 @@ from postroad.commands.explain import explain
 from postroad.commands.printing import safe
 from postroad.commands.query import query
 from postroad.commands.queue import queue
+from postroad.commands.report import report
 from postroad.commands.warmup import warmup
 from postroad.dkim import DkimError
 
@@ -52,6 +54,7 @@ app.add_typer(held_app, name="held")
 app.command()(audit)
 app.command()(demo_data)
 app.command()(query)
+app.command()(report)
 app.command()(queue)
 app.command()(explain)
 app.command()(warmup)
@@ -64,6 +67,7 @@ app.add_typer(domains.app, name="domains")
 app.add_typer(shaping.app, name="shaping")
 app.add_typer(reputation.app, name="reputation")
 app.add_typer(gateway.app, name="gateway")
+app.add_typer(analytics_commands.app, name="analytics")
 console = Console(width=None if sys.stdout.isatty() else 200)  # a file or a pipe has no width to keep to
 
 ENDS = ("delivered", "bounced", "dropped", "rejected", "expired", "cancelled")

@@ -16,7 +16,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
@@ -24,6 +33,7 @@ from postroad.addresses import normalise
 from postroad.checks import SIZE_MAX
 from postroad.egress import Pool, Source
 from postroad.ledger import Allowed
+from postroad.masking import Masking, Policy
 from postroad.reputation import HOUR_MS, Thresholds
 from postroad.retry import RetrySchedule
 from postroad.returnpath import SECRET_MIN, ReturnPaths
@@ -60,6 +70,12 @@ def _secret(value: SecretStr) -> SecretStr:
     if len(value) < SECRET_MIN:
         raise ValueError(f"must have {SECRET_MIN} characters or more, such as `openssl rand -hex 16` prints")
     return value
+
+
+def _hashable(policy: Policy, info: ValidationInfo) -> Policy:
+    if policy == "hash" and not info.data.get("analytics_address_secret"):
+        raise ValueError("hash wants analytics_address_secret, or anybody could try addresses out")
+    return policy
 
 
 def _words(value: Any) -> Any:
@@ -150,6 +166,15 @@ class Settings(BaseSettings):
     clickhouse: str = Field(
         "", pattern=r"^((clickhouses?|chdb)://.+)?$",
         description="clickhouse://user:password@host:port/database (native protocol), or chdb:///folder, of one process; empty: chdb in data_dir")  # fmt: skip
+    clickhouse_cluster: str = Field(
+        "", pattern=r"^[A-Za-z0-9._-]{0,100}$",
+        description="name of the cluster that `clickhouse` is a host of: tables replicated and sharded; empty: one server")  # fmt: skip
+    events_days: Count = Field(
+        90, description="`postroad analytics retain` drops days of events that are older, days; rollups stay")  # fmt: skip
+    analytics_address_secret: Secrets = Field(
+        [], description="what hashed addresses are keyed with, the first one: keep it, or counts of people begin anew")  # fmt: skip
+    analytics_addresses: Annotated[Policy, AfterValidator(_hashable)] = Field(
+        "plain", description="recipients in ClickHouse: plain, hash (wants analytics_address_secret) or none; of what comes from then on")  # fmt: skip
     clickhouse_http: Annotated[str, AfterValidator(_optional_host_port)] = Field(
         "127.0.0.1:8123", description="host:port where chdb answers ClickHouse's HTTP interface; empty: nowhere")  # fmt: skip
 
@@ -269,6 +294,11 @@ class Settings(BaseSettings):
         secrets = [secret.get_secret_value().encode() for secret in self.return_path_secret]
         known = secrets or [f"no secret of {self.topic_prefix}".encode()]
         return ReturnPaths(known, unsigned=self.return_path_unsigned)
+
+    def masking(self) -> Masking:
+        """How addresses are kept in ClickHouse."""
+        secrets = [secret.get_secret_value() for secret in self.analytics_address_secret]
+        return Masking(self.analytics_addresses, secrets[0] if secrets else "")
 
     def allowed(self) -> Allowed:
         """How long a message may stay in its state before the audit tells it."""

@@ -23,7 +23,7 @@ SELECT
             step = 'complained', 'abuse', step = 'late_bounce', 'mailbox-full', {reasons:Array(String)}[cause]),
     multiIf(step = 'delivered', 'accepted', step = 'dropped', 'suppression', step IN ('complained', 'late_bounce'), 'report',
             {rules:Array(String)}[cause]),
-    '', if(place >= 5, site_name, ''), if(place >= 5, 'shared', ''), if(try > 0, source_name, ''),
+    '', if(place >= 5, site_name, ''), if(place >= 5, 'shared', ''), if(try > 0 OR step IN ('complained', 'late_bounce'), source_name, ''),
     if(try > 0, concat('mx', toString(1 + n % 2), '.', site_name), ''), if(try > 0, '203.0.113.7', ''),
     toUInt16(if(step = 'delivered', 250, {codes:Array(UInt16)}[cause])),
     if(step = 'delivered', '2.0.0', {enhanced:Array(String)}[cause]),

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 from analytics.clickhouse import Warehouse
 from analytics.demo.world import CAUSES, NEW_SOURCE, SITES, SOURCES, TENANTS, Incident, Month, incidents
+from analytics.rollups import rebuild
 from analytics.sql import statements
 
 HOUR = timedelta(hours=1)
 PARTITION = 65_000  # k_partition of demo rows: no topic has so many
 MILLION = 1_000_000
+_STEPS_OF_DAY = 12  # a day's rollup takes about as long as the events of so many hours
 _SCALE = 65_536  # of the bounds by which a hash chooses
 _NUMBER = {name: number for number, name in enumerate(("delivered", *CAUSES), 1)}
 
@@ -41,8 +43,8 @@ def load(
     into_used: bool = False,
     note: Callable[[float], object] = lambda share: None,
 ) -> Loaded:
-    """Fill `events` of a migrated database with about so many `messages`, accepted in the days before `end` (now). The same
-    arguments make the same rows on every engine; `note` is told the share that is done.
+    """Fill `events` of a migrated database with about so many `messages`, accepted in the days before `end` (now), and from it the
+    other tables. The same arguments make the same rows on every engine; `note` is told the share that is done.
 
     Raises UsedDatabase where there are other events, unless `into_used`; ValueError; WarehouseError.
     """
@@ -58,12 +60,19 @@ def load(
         raise UsedDatabase(f"database {warehouse.database} has demo data already: drop it to make it anew")
     month = incidents(end or datetime.now(UTC), days)
     (statement,) = statements((Path(__file__).parent / "hour.sql").read_text(encoding="utf-8"))
-    made = 0
+    of_events = [
+        month.first.date() + timedelta(days=number)
+        for number in range((month.end.date() - month.first.date()).days + 1)
+    ]
+    made, steps = 0, month.hours + len(of_events) * _STEPS_OF_DAY
     for number, (hour, count) in enumerate(_hours(month, messages)):
         if count:
             warehouse.command(statement, _parameters(month, hour, made, count, seed))
         made += count
-        note((number + 1) / month.hours)
+        note((number + 1) / steps)
+    for number, day in enumerate(of_events):
+        rebuild(warehouse, day)
+        note((month.hours + (number + 1) * _STEPS_OF_DAY) / steps)
     events = warehouse.query(f"SELECT count() FROM events WHERE k_partition = {PARTITION}").rows[0][0]
     return Loaded(made, events, month)
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from event_rows import event, rows
 
-from analytics import queries
+from analytics import grafana, queries, reference
 from analytics.demo import UsedDatabase, load
 from analytics.sink import Sink
 from postroad import ids
@@ -19,10 +19,41 @@ CONTENT = """SELECT count(), sum(cityHash64(message_id, toString(kind), toUInt32
 made = {}
 
 
+def every_panel_finds_rows(warehouse):
+    """As Grafana would ask, over the whole of the data."""
+    given = {"tenant": "acme", "site": "lark.test", "source": "out-2"}
+
+    def asked(sql):
+        for name, at in (("from", END - timedelta(days=6)), ("to", END)):
+            sql = sql.replace(f"$__{name}Time", f"toDateTime({int(at.timestamp())}, 'UTC')")
+        for name, value in given.items():
+            sql = sql.replace(f"${{{name}:sqlstring}}", f"'{value}'")
+        assert "$" not in sql
+        return warehouse.query(sql)
+
+    for dashboard in grafana.DASHBOARDS:
+        for panel in dashboard.panels:
+            found = asked(panel.sql)
+            assert found.rows, f"{dashboard.name}: {panel.title}"
+            assert panel.kind != "timeseries" or found.columns[0] == "time"
+            assert any(any(isinstance(value, int | float) and value for value in row) for row in found.rows), (
+                panel.title
+            )
+        if dashboard.variable is not None:
+            name, sql = dashboard.variable
+            assert (given[name],) in asked(sql).rows
+
+
 def test_a_month_and_what_is_to_be_found_in_it(request, warehouse):
     loaded = load(warehouse, days=DAYS, messages=MESSAGES, seed=3, end=END)
     assert loaded.messages == MESSAGES and loaded.events > 6 * MESSAGES
     assert loaded.month.end == END.replace(minute=0)
+
+    doc = reference.DOC.read_text("utf-8")
+    assert reference.demo_arguments(doc) == {"days": DAYS, "messages": MESSAGES, "seed": 3, "end": END}
+    assert reference.with_answers(doc, warehouse) == doc, "run: python -m analytics.reference --answers"
+
+    every_panel_finds_rows(warehouse)
 
     total = queries.run(warehouse, "conservation", since=END - timedelta(days=30)).dicts()[0]
     assert total["accepted"] == MESSAGES == total["ended"] + total["in_flight"]

@@ -182,3 +182,44 @@ def test_nobody_there():
 def test_urls_that_name_no_warehouse(url):
     with pytest.raises(ValueError):
         connect(url)
+
+
+async def test_clickhouse_connect_speaks_to_it(facade):
+    """What analysts' programs and Grafana's plug-in send: settings, sessions, Native and Arrow answers, bound parameters."""
+    clickhouse_connect = pytest.importorskip("clickhouse_connect")
+    host, port = facade.removeprefix("http://").split(":")
+
+    def use():
+        with clickhouse_connect.get_client(host=host, port=int(port), database="http_test") as client:
+            assert client.query("SELECT kind, count() FROM events GROUP BY kind ORDER BY kind").result_rows == [
+                ("accepted", 2), ("delivered", 1),
+            ]  # fmt: skip
+            bound = "SELECT count() FROM events WHERE message_id = {id:String} AND has({kinds:Array(String)}, toString(kind))"
+            for id, kinds, found in (
+                ("m1", ["delivered", "it's"], 1),
+                ("m1' OR 1 --", ["accepted"], 0),
+                ("m2", ["accepted"], 1),
+            ):
+                assert client.query(bound, parameters={"id": id, "kinds": kinds}).result_rows == [(found,)]
+            with client.query_rows_stream("SELECT number, toString(number) FROM numbers(100000)") as rows:
+                assert sum(row[0] for row in rows) == 4_999_950_000
+            for write in (
+                lambda: client.insert("events", [["x"]], column_names=["message_id"]),
+                lambda: client.command("DROP TABLE events"),
+            ):
+                with pytest.raises(clickhouse_connect.driver.exceptions.DatabaseError):
+                    write()
+            assert client.query("SELECT count() FROM events").result_rows == [(3,)]
+
+    await asyncio.to_thread(use)
+
+
+async def test_parameters_are_bound_by_the_engine(facade):
+    async with aiohttp.ClientSession(facade) as http:
+        asked = {"query": "SELECT {text:String} AS a, {n:UInt8} AS b", "param_n": "7"}
+        for text in ("plain", "it's", "a b", "{n:UInt8}", "ü", "'; DROP TABLE events --"):
+            answer = await http.get("/", params={**asked, "param_text": text, "default_format": "JSONCompact"})
+            assert json.loads(await answer.text())["data"] == [[text, 7]]
+        for wrong in ({"param_n": "many", "param_text": ""}, {"param_n": "7"}):
+            answer = await http.get("/", params={"query": asked["query"], **wrong})
+            assert answer.status == 400 and "Code: " in await answer.text()

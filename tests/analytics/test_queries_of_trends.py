@@ -18,6 +18,7 @@ def loaded(warehouse, events):
     sink.recover({0: 0})
     sink.write(rows(events))
     sink.write(rows(events, first=len(events)))
+    sink.roll()
     return lambda name, **params: queries.run(warehouse, name, **{"since": NOON - timedelta(days=1)} | params).rows
 
 
