@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
+from analytics import messages
 from analytics.clickhouse import Warehouse
 from analytics.cluster import physical
 from analytics.reading import Reader
@@ -52,7 +53,7 @@ Progress = Callable[[int, int], object]  # records done, of so many
 
 
 class Difference(NamedTuple):
-    """`kind`: missing, wrong, twice or extra (a row that the topic does not have), of a place; cell or message, of none."""
+    """`kind`: missing, wrong, twice or extra (a row that the topic does not have), of a place; cell, message or feedback, of none."""
 
     kind: str
     place: Place | None
@@ -133,7 +134,7 @@ async def compare(
 
 
 def compare_derived(warehouse: Warehouse, report: Report, now: Callable[[], float] = time.time) -> None:
-    """`hours` and `messages` with `events`, of the days in `report`. Raises WarehouseError."""
+    """`hours`, `messages` and `feedback` with `events`, of the days in `report`. Raises WarehouseError."""
     for day in sorted(report.days):
         cells = wrong_cells(warehouse, day)
         lately = {
@@ -148,6 +149,13 @@ def compare_derived(warehouse: Warehouse, report: Report, now: Callable[[], floa
                 report.behind += 1
             else:
                 report.add("cell", None, " ".join(map(str, cell)))
+        of_day = f"toDate(ts) = toDate('{day}')"
+        place = "message_id, toString(kind), evidence, at"
+        for (message,) in warehouse.query(
+            f"SELECT DISTINCT message_id FROM ({messages.feedback(of_day)})"
+            f" WHERE ({place}) NOT IN (SELECT {place} FROM {messages.FEEDBACK_TABLE})"
+        ).rows:
+            report.add("feedback", None, message)
     oldest = warehouse.query(f"SELECT toUInt32(min(ts)) FROM {TABLE}").rows[0][0]
     for day in sorted(report.accepted):
         if day < datetime.fromtimestamp(oldest, UTC).date():  # its beginning went with its days (retention.py)

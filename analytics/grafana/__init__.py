@@ -55,7 +55,7 @@ def _share(where: str, by: str) -> str:
     """Of what was tried to its end, by hour and series."""
     return (
         f"SELECT hour AS time, {by} AS series, sumIf(hours.messages, kind = 'delivered') / sum(hours.messages) AS share {HOURS}"
-        f" AND kind IN ('delivered', 'bounced', 'expired'){where} GROUP BY hour, {by} HAVING sum(hours.messages) >= 20 ORDER BY hour, {by}"
+        f" AND kind IN ('delivered', 'bounced', 'expired'){where} GROUP BY hour, {by} HAVING sum(hours.messages) >= 5 ORDER BY hour, {by}"
     )
 
 

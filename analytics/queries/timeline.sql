@@ -24,11 +24,13 @@ FROM
     ) AS life, (
         SELECT toUInt32(max(at)) FROM feedback WHERE message_id = {message:String}
     ) AS came_back
-    SELECT *
+    SELECT
+        ts, ts_ms, kind, stage, round, attempt, reason, rule, site, source, mx_host, reply_code, enhanced_code, reply, duration_ms,
+        possible_duplicate, due_at, detail, mx_address, tls, shaping, phases, phase_ms, bounce_class, evidence, k_partition, k_offset
     FROM events
     PREWHERE (life.1 = 0 OR accepted_at = toDateTime(life.1, 'UTC'))
-    WHERE ts >= toDateTime(greatest(life.1, 86400) - 86400, 'UTC')
-        AND ts <= toDateTime(least(greatest(life.2, came_back) + 86400, 4294967295), 'UTC')
+    WHERE ts >= toDateTime(greatest(life.1, 3600) - 3600, 'UTC') /* clocks differ by less */
+        AND ts <= toDateTime(least(greatest(life.2, came_back) + 86400, 4294967295), 'UTC') /* a step may be told again by then */
         AND message_id = {message:String}
     ORDER BY ts, ts_ms, k_partition, k_offset
     LIMIT 1 BY kind, round, attempt, stage, reason, evidence

@@ -73,11 +73,21 @@ def lives(seed: int, start_ms: int, span_ms: int = 3_600_000) -> Iterator[Event]
         code, reason = (550, dice.choice(REASONS)) if end == "bounced" else (250, "")
         yield _event(common, end, at, "classify", attempt=attempt, reason=reason, reply_code=code, enhanced_code=f"{code // 100}.0.0",
                      reply=REPLIES[end].format(id=dice.getrandbits(36)), duration_ms=dice.randrange(900), **route, **told)  # fmt: skip
+        if dice.random() < 0.02:
+            yield _event(
+                common,
+                "complained",
+                at + dice.randrange(1, 90_000),
+                "reports",
+                reason="abuse",
+                evidence=f"report-{number}",
+                **route,
+            )
 
 
 def _event(common: Any, kind: str, at: int, stage: str, **fields: Any) -> Event:
-    round_and_attempt = f"0:{fields.get('attempt', 0)}"
-    made: Event = {**common, "event_id": f"{common['message_id']}:{kind}:{round_and_attempt}", "kind": kind, "at": at,
+    told = f":{fields['evidence']}" if "evidence" in fields else ""
+    made: Event = {**common, "event_id": f"{common['message_id']}:{kind}:0:{fields.get('attempt', 0)}{told}", "kind": kind, "at": at,
                    "stage": stage, **fields}  # fmt: skip
     return made
 

@@ -22,8 +22,9 @@ SELECT toUInt32(hour), tenant, toString(stream), site, source, toString(kind), r
     "messages": """
 SELECT message_id, toString(state), toUInt32(state_at), state_ms, ended, tenant, site, source, reason, attempt, size, toUInt32(accepted_at), accepted_ms
 FROM messages FINAL""",
+    "feedback": "SELECT message_id, toString(kind), evidence, toUInt32(at), toUInt32(accepted_at) FROM feedback FINAL",
 }
-_KEYS = {"events": 4, "hours": 8, "messages": 1}
+_KEYS = {"events": 4, "hours": 8, "messages": 1, "feedback": 4}
 ENDS = ("delivered", "bounced")  # of `flow.lives`
 Totals = dict[tuple[Any, ...], tuple[Any, ...]]
 
@@ -56,10 +57,11 @@ class _Cell:
 
 
 async def of_topic(installation: Installation) -> Expected:
-    """All of mail.events; events of one message have different times, the last of which tells its state."""
+    """All of mail.events; the steps of one message have different times, the last of which tells its state."""
     totals: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0, 0])
     cells: defaultdict[tuple[Any, ...], _Cell] = defaultdict(_Cell)
     newest: dict[str, tuple[Any, ...]] = {}
+    feedback: Totals = {}
     seen: set[bytes] = set()
     records = 0
     async with Reader(installation) as reader:
@@ -73,12 +75,17 @@ async def of_topic(installation: Installation) -> Expected:
             total[1] += new
             total[2] += event["size"]
             _count(cells[_key(event, hour)], event, new)
-            if (event["at"],) > newest.get(event["message_id"], (0,))[:1]:
+            if event["kind"] == "complained":
+                feedback[event["message_id"], event["kind"], event["evidence"], event["at"] // 1000] = (
+                    event["accepted_at"] // 1000,
+                )
+            elif (event["at"],) > newest.get(event["message_id"], (0,))[:1]:
                 newest[event["message_id"]] = event["at"], *_state(event)
     return Expected(
         {
             "events": {cell: tuple(values) for cell, values in totals.items()},
             "hours": {key: cell.row() for key, cell in cells.items()},
+            "feedback": feedback,
             "messages": {(message,): state for message, (_, *state) in newest.items() for state in (tuple(state),)},
         },
         records,

@@ -21,7 +21,7 @@ made = {}
 
 def every_panel_finds_rows(warehouse):
     """As Grafana would ask, over the whole of the data."""
-    given = {"tenant": "acme", "site": "lark.test", "source": "out-2"}
+    given = {"tenant": "harbour-books", "site": "lark.test", "source": "out-2"}
 
     def asked(sql):
         for name, at in (("from", END - timedelta(days=6)), ("to", END)):

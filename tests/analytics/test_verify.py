@@ -126,8 +126,18 @@ def test_cells_and_messages_that_are_not_as_the_events_say_are_named(warehouse):
     stored(warehouse, [(0, 8, {**records[8][2], "kind": "routed", "site": "x"})])
     found = Report({0: (0, 0)}, days={date(2026, 3, 1)}, accepted={date(2026, 3, 1)})
     compare_derived(warehouse, found, lambda: time.time() + WINDOW_S + 1)
-    assert Difference("message", None, "m7") in found.differences
+    assert Difference("message", None, "m7") in found.differences and "feedback" not in found.counts
     assert any("routed" in each.detail and " x " in each.detail for each in found.differences if each.kind == "cell")
+
+
+def test_feedback_that_is_not_in_its_table_is_named(warehouse):
+    records = [*topic(4), (0, 4, event("m1", "complained", evidence="r1"))]
+    stored(warehouse, records)
+    for day in (date(2026, 3, 1), date(2026, 3, 2)):
+        rebuild(warehouse, day)
+    assert derived(warehouse, records).ok
+    delete(warehouse, "feedback", "message_id = 'm1'")
+    assert derived(warehouse, records).differences == [Difference("feedback", None, "m1")]
 
 
 def test_old_days_go_and_no_other(warehouse):
