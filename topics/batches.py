@@ -157,7 +157,13 @@ class BatchRunner(Runner):
             else:
                 rows.append((*place, value))
         for partition, offset, error in await self._writer(rows, self.wiring.services):
-            refused.append(((partition, offset), records[partition, offset], ValueError(error)))
+            record = records[partition, offset]
+            value = (
+                await self._value(record) if body_of is not None else None
+            )  # the store has read it, and says only that it cannot
+            refused.append(
+                ((partition, offset), record, value if isinstance(value, DecodeError) else ValueError(error))
+            )
         return refused
 
     async def _value(self, record: Any) -> Any:
