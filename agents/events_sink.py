@@ -13,6 +13,7 @@ from functools import cache
 
 from agents.application import application
 from agents.services import Services
+from analytics.access import readers
 from analytics.clickhouse import ChdbWarehouse, Warehouse, WarehouseError, connect
 from analytics.http import serve
 from analytics.migrate import migrate
@@ -53,7 +54,8 @@ async def _answer(services: Services) -> None:
     engine = await asyncio.to_thread(warehouse, services)
     assert isinstance(engine, ChdbWarehouse)  # no server is configured
     try:
-        _answering.append(await serve(engine, int(services.settings.clickhouse_http.rpartition(":")[2])))
+        port = int(services.settings.clickhouse_http.rpartition(":")[2])
+        _answering.append(await serve(engine, port, readers(services.settings)))
     except OSError as exc:
         log.error("no queries over HTTP: %s is not free: %s", services.settings.clickhouse_http, exc)
 

@@ -191,7 +191,7 @@ class ChdbWarehouse:
         " output_format_json_quote_denormals = 1, max_memory_usage = 2000000000"
     )
 
-    _READ_ONLY = "SET max_execution_time = 60, max_result_bytes = 200000000, readonly = 1"
+    _READ_ONLY = "max_execution_time = 60, max_result_bytes = 200000000, readonly = 1"
 
     def __init__(self, folder: Path, database: str) -> None:
         self.database, self.folder = database, folder.resolve()
@@ -199,7 +199,7 @@ class ChdbWarehouse:
         self._anchor: Any = None  # the engine ends with its last connection, and a failed call closes its own
         self._lock = threading.Lock()
         self._writing = _Pool(lambda: self._connection(""), lambda connection: connection.close())
-        self._reading = _Pool(lambda: self._connection(self._READ_ONLY), lambda connection: connection.close())
+        self._reading = {"": self._readers("")}
 
     def _connection(self, last: str, database: str | None = None) -> Any:
         import chdb  # 0.2 s and 200 MB: only where it is used
@@ -237,11 +237,17 @@ class ChdbWarehouse:
         with self._errors(), self._writing.take() as connection:
             return read_json_compact(connection.query(text, "JSONCompact").bytes())
 
-    def raw(self, sql: str, form: str, params: Mapping[str, str] | None = None) -> bytes:
-        """The answer to a read-only query in ClickHouse's format `form`, for the HTTP interface; `params`: texts that the engine binds."""
-        with self._errors(), self._reading.take() as connection:
+    def raw(self, sql: str, form: str, params: Mapping[str, str] | None = None, setting: str = "") -> bytes:
+        """The answer to a read-only query in ClickHouse's format `form`, for the HTTP interface; `params`: texts that the engine binds;
+        `setting`: "NAME = VALUE, " of settings that the query cannot change."""
+        with self._lock:
+            pool = self._reading.get(setting) or self._reading.setdefault(setting, self._readers(setting))
+        with self._errors(), pool.take() as connection:
             answer: bytes = connection.query(sql, form, params=dict(params or {})).bytes()
             return answer
+
+    def _readers(self, setting: str) -> _Pool[Any]:
+        return _Pool(lambda: self._connection(f"SET {setting}{self._READ_ONLY}"), lambda connection: connection.close())
 
     def command(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
         text = bind(sql, params)
@@ -271,8 +277,10 @@ class ChdbWarehouse:
             connection.close()
 
     def close(self) -> None:
-        self._writing.close()
-        self._reading.close()
+        with self._lock:
+            pools = [self._writing, *self._reading.values()]
+        for pool in pools:
+            pool.close()
         with self._lock:
             anchor, self._anchor = self._anchor, None
         if anchor is not None:

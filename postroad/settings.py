@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
+from urllib.parse import quote
 
 from pydantic import (
     AfterValidator,
@@ -117,6 +118,21 @@ class EgressSource(_Part):
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
 
+class ClickhouseReader(_Part):
+    """Who sees the rows of one tenant in the local ClickHouse."""
+
+    tenant: Annotated[str, Field(min_length=1)]
+    password_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def _guarded(readers: dict[str, ClickhouseReader], info: ValidationInfo) -> dict[str, ClickhouseReader]:
+    if readers and not info.data.get("clickhouse_http_secret"):
+        raise ValueError("readers want clickhouse_http_secret, or one would see all rows without his name")
+    if "default" in readers:
+        raise ValueError("`default` is who sees all rows, with clickhouse_http_secret")
+    return readers
+
+
 def _some_weight(sources: list[EgressSource]) -> list[EgressSource]:
     if not any(source.weight for source in sources):
         raise ValueError("a pool needs a source with a weight above 0")
@@ -177,6 +193,10 @@ class Settings(BaseSettings):
         "plain", description="recipients in ClickHouse: plain, hash (wants analytics_address_secret) or none; of what comes from then on")  # fmt: skip
     clickhouse_http: Annotated[str, AfterValidator(_optional_host_port)] = Field(
         "127.0.0.1:8123", description="host:port where chdb answers ClickHouse's HTTP interface; empty: nowhere")  # fmt: skip
+    clickhouse_http_secret: Secrets = Field(
+        [], description="password of user `default` there, who sees all rows; empty: everybody on this machine does")  # fmt: skip
+    clickhouse_readers: Annotated[dict[str, ClickhouseReader], AfterValidator(_guarded)] = Field(
+        {}, description="who else may read there, of one tenant: name: {tenant, password_sha256}; `postroad analytics reader` makes one")  # fmt: skip
 
     metrics: Annotated[str, AfterValidator(_optional_host_port)] = Field(
         "", description="host:port where a worker answers Prometheus; empty: nowhere")  # fmt: skip
@@ -328,7 +348,11 @@ class Settings(BaseSettings):
     @property
     def warehouse(self) -> str:
         """URL where ClickHouse answers queries; empty: nowhere."""
-        return self.clickhouse or (f"http://{self.clickhouse_http}" if self.clickhouse_http else "")
+        if self.clickhouse or not self.clickhouse_http:
+            return self.clickhouse
+        secret = self.clickhouse_http_secret
+        user = f"default:{quote(secret[0].get_secret_value(), safe='')}@" if secret else ""
+        return f"http://{user}{self.clickhouse_http}"
 
     @property
     def content(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -115,6 +117,32 @@ def retain(
         days = retention.retain(warehouse, known.events_days, known.clickhouse_cluster, dry_run=dry_run)
     verb = "to drop" if dry_run else "dropped"
     print(f"{verb}: {', '.join(map(str, days)) or f'nothing, no day is older than {known.events_days} days'}")
+
+
+@app.command()
+def reader(
+    tenant: Annotated[str, typer.Argument(help="Whose rows, and no others.")],
+    name: Annotated[str, typer.Option(help="Of the user.")],
+) -> None:
+    """Print what makes a user who can only read, and only the rows of one tenant: lines of postroad.toml for the local ClickHouse, or
+    statements for the administrator of a server. Nothing is changed; the password is shown once."""
+    from analytics import access
+
+    from postroad.cli import CommandError
+
+    known = settings.load()
+    password = secrets.token_urlsafe(24)
+    try:
+        if known.clickhouse.startswith("clickhouse"):
+            with _engine() as warehouse:
+                made = access.statements(warehouse, tenant, name, password, known.clickhouse_cluster)
+            lines = [f"{text};" for text in made]
+        else:
+            lines = access.table(tenant, name, password)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    print("\n".join(lines))
+    print(f"the password of {name}: {password}", file=sys.stderr)
 
 
 @contextlib.contextmanager
