@@ -127,7 +127,6 @@ def reader(
     """Print what makes a user who can only read, and only the rows of one tenant: lines of postroad.toml for the local ClickHouse, or
     statements for the administrator of a server. Nothing is changed; the password is shown once."""
     from analytics import access
-
     from postroad.cli import CommandError
 
     known = settings.load()
