@@ -6,8 +6,8 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 
-.PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity bench-recovery bench-judgement restart-drill \
-  chaos chaos-short chaos-setup check-delivery check-delivery-short delivery-setup check-doors fuzz lock clean
+.PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity bench-recovery bench-judgement bench-analytics restart-drill \
+  chaos chaos-short chaos-setup check-delivery check-delivery-short delivery-setup check-analytics check-analytics-short check-doors fuzz lock clean
 
 help:
 	@echo 'make demo         set up, then send 2,000 submissions through the whole road and compare with what arrived'
@@ -19,10 +19,12 @@ help:
 	@echo 'make bench-latency, bench-capacity   one mail alone; as many as go'
 	@echo 'make bench-recovery   a million keys after the loss of RocksDB, and after a kill'
 	@echo 'make bench-judgement [WRONG=1]   bounces, replies and complaints judged, beside flufl.bounce; what was wrong'
+	@echo 'make bench-analytics [EVENTS=20000000]   every named query timed on ClickHouse 18.16 and on chdb'
 	@echo 'make restart-drill   the stack killed with -9 in the middle of the demo load'
 	@echo 'make chaos [SEED=1]   100,000 messages under every fault, three times each; make chaos-short: 10,000, once'
 	@echo 'make check-delivery [PARTS="limits speed"]   caps, neighbours, memory, fairness, other mail servers, DKIM, CPU; -short: minutes'
 	@echo 'make check-doors [PARTS="rest memory"]   REST, SMTP and webhooks: rates, latency, memory, kills -9 under load'
+	@echo 'make check-analytics [PARTS="exactness ingest"]   every event in ClickHouse whatever is killed; speed, freshness, bytes; -short: minutes'
 	@echo 'make fuzz [SECONDS=60]   coverage-guided fuzzing of codec, MIME, feedback, replies and addresses'
 	@echo 'make lock         requirements.lock from pyproject.toml'
 	@echo 'make clean        remove what was built and kept (.venv, .local)'
@@ -61,6 +63,9 @@ bench-recovery: setup
 bench-judgement: .local/stamps/python
 	@$(PY) -m loadtest.judgement $(if $(WRONG),--wrong)
 
+bench-analytics: setup .local/stamps/system-tests
+	@$(PY) -m loadtest.analytics.queries $(if $(EVENTS),--events $(EVENTS))
+
 chaos-setup: setup
 	@deploy/local/system.sh chaos
 	@$(PY) -m loadtest.chaos.proxy
@@ -82,6 +87,12 @@ check-delivery-short: delivery-setup
 
 check-doors: setup
 	@$(PY) -m loadtest.doors $(PARTS)
+
+check-analytics: setup .local/stamps/system-tests
+	@$(PY) -m loadtest.analytics $(PARTS)
+
+check-analytics-short: setup .local/stamps/system-tests
+	@$(PY) -m loadtest.analytics --short $(PARTS)
 
 # bash counts SECONDS itself: one of the environment is not meant
 FUZZ_SECONDS := $(if $(filter command%,$(origin SECONDS)),$(SECONDS),60)

@@ -1,6 +1,7 @@
 """Events sink: every event of the road becomes a row that analysts query, once.
 
-mail.events (key: message id) -> ClickHouse, by the protocol of analytics/sink.py
+mail.events (key: message id) -> ClickHouse, by the protocol of analytics/sink.py: tables events and messages at once, hours about
+once a minute
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from functools import cache
 
 from agents.application import application
 from agents.services import Services
-from analytics.clickhouse import ChdbWarehouse, Warehouse, connect
+from analytics.access import readers
+from analytics.clickhouse import ChdbWarehouse, Warehouse, WarehouseError, connect
 from analytics.http import serve
 from analytics.migrate import migrate
+from analytics.rolling import EVERY_S
 from analytics.sink import Sink
 from avro.records import Event
 from topics.catalogue import EVENTS
@@ -24,7 +27,7 @@ log = logging.getLogger(__name__)
 
 NAME = "events_sink"
 
-stage = BatchStage(NAME, reads=[EVENTS], writes=[])
+stage = BatchStage(NAME, reads=[EVENTS], writes=[], packed=True)
 __getattr__ = application(stage)
 
 
@@ -36,11 +39,12 @@ def warehouse(services: Services) -> Warehouse:
 
 @cache
 def _sink(services: Services) -> Sink:
-    migrate(warehouse(services))
-    return Sink(warehouse(services), services.installation.group(NAME))
+    migrate(warehouse(services), note=log.info, cluster=services.settings.clickhouse_cluster)
+    return Sink(warehouse(services), services.installation.group(NAME), masking=services.settings.masking())
 
 
 _answering: list[object] = []
+_rolling: list[asyncio.Task[None]] = []
 
 
 async def _answer(services: Services) -> None:
@@ -50,9 +54,20 @@ async def _answer(services: Services) -> None:
     engine = await asyncio.to_thread(warehouse, services)
     assert isinstance(engine, ChdbWarehouse)  # no server is configured
     try:
-        _answering.append(await serve(engine, int(services.settings.clickhouse_http.rpartition(":")[2])))
+        port = int(services.settings.clickhouse_http.rpartition(":")[2])
+        _answering.append(await serve(engine, port, readers(services.settings)))
     except OSError as exc:
         log.error("no queries over HTTP: %s is not free: %s", services.settings.clickhouse_http, exc)
+
+
+async def _roll(services: Services) -> None:
+    """Keep `hours` up to date, also while nothing comes."""
+    while True:
+        await asyncio.sleep(EVERY_S)
+        try:
+            await asyncio.to_thread(_sink(services).roll)
+        except WarehouseError as exc:
+            log.warning("the hours written to are not rolled up yet, trying again: %s", exc)
 
 
 @stage.recover
@@ -64,10 +79,12 @@ async def recover(committed: dict[int, int], services: Services) -> None:
         _sink(services).recover(committed)
 
     await asyncio.to_thread(ask)
+    if not _rolling:
+        _rolling.append(asyncio.create_task(_roll(services)))
 
 
 @stage.write
-async def write(rows: list[tuple[int, int, Event]], services: Services) -> Sequence[Unstorable]:
+async def write(rows: list[tuple[int, int, Event | bytes]], services: Services) -> Sequence[Unstorable]:
     """Insert what is not there yet."""
     rejected = await asyncio.to_thread(_sink(services).write, rows)
     return [Unstorable(row.partition, row.offset, row.error) for row in rejected]

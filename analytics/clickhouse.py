@@ -23,16 +23,16 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-import clickhouse_driver
 import clickhouse_driver.errors
 
 from analytics import native
+from analytics.native_client import Client
 from analytics.sql import Rows, bind, read_json_compact
 
 DATABASE = "postroad"
 # Two looks, so that an INSERT whose bytes had reached the server but which had not begun is seen by the second.
 _SECOND_LOOK_S = 0.1
-Columns = Mapping[str, list[Any]]
+Columns = Mapping[str, native.Column]
 T = TypeVar("T")
 
 
@@ -105,11 +105,12 @@ class ServerWarehouse:
         self.database = unquote(url.path.strip("/")) or database
         self.address = f"{url.hostname or '127.0.0.1'}:{url.port or (9440 if url.scheme == 'clickhouses' else 9000)}"
         self._url = url
-        self._pool = _Pool(self._client, _disconnect)
+        self._pool = _Pool(self.client, _disconnect)
 
-    def _client(self, database: str | None = None) -> clickhouse_driver.Client:
+    def client(self, database: str | None = None) -> Client:
+        """A connection of its own, for the caller to close; `database`: another one than ours."""
         host, port = self.address.rsplit(":", 1)
-        return clickhouse_driver.Client(
+        return Client(
             host, int(port), database or self.database, unquote(self._url.username or "default"),
             unquote(self._url.password or ""), "postroad", connect_timeout=5, send_receive_timeout=120,
             secure=self._url.scheme == "clickhouses",
@@ -128,7 +129,7 @@ class ServerWarehouse:
         text = bind(sql, params)
         with self._errors(), self._pool.take() as client:
             rows, columns = client.execute(text, with_column_types=True)
-        return Rows([name for name, _ in columns], [tuple(row) for row in rows])
+        return Rows([name for name, _ in columns], [tuple(row) for row in rows], [kind for _, kind in columns])
 
     def command(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
         text = bind(sql, params)
@@ -138,9 +139,8 @@ class ServerWarehouse:
     def insert(self, table: str, columns: Columns, query_id: str | None = None) -> None:
         with self._errors(), self._pool.take() as client:
             client.execute(
-                f"INSERT INTO {table} ({', '.join(columns)}) VALUES", list(columns.values()), columnar=True,
-                query_id=query_id or str(uuid.uuid4()),
-            )  # fmt: skip
+                f"INSERT INTO {table} ({', '.join(columns)}) VALUES", [columns], query_id=query_id or str(uuid.uuid4())
+            )
 
     def quiesce(self, prefix: str, timeout_s: float = 60.0) -> None:
         def running() -> set[str]:
@@ -164,7 +164,7 @@ class ServerWarehouse:
 
     def create_database(self) -> None:
         with self._errors(), contextlib.ExitStack() as stack:
-            client = self._client("default")  # a connection to a database that does not exist is refused
+            client = self.client("default")  # a connection to a database that does not exist is refused
             stack.callback(client.disconnect)
             client.execute(f"CREATE DATABASE IF NOT EXISTS {name(self.database)}")
 
@@ -172,7 +172,7 @@ class ServerWarehouse:
         self._pool.close()
 
 
-def _disconnect(client: clickhouse_driver.Client) -> None:
+def _disconnect(client: Client) -> None:
     client.disconnect()
 
 
@@ -191,7 +191,7 @@ class ChdbWarehouse:
         " output_format_json_quote_denormals = 1, max_memory_usage = 2000000000"
     )
 
-    _READ_ONLY = "SET max_execution_time = 60, max_result_bytes = 200000000, readonly = 1"
+    _READ_ONLY = "max_execution_time = 60, max_result_bytes = 200000000, readonly = 1"
 
     def __init__(self, folder: Path, database: str) -> None:
         self.database, self.folder = database, folder.resolve()
@@ -199,7 +199,7 @@ class ChdbWarehouse:
         self._anchor: Any = None  # the engine ends with its last connection, and a failed call closes its own
         self._lock = threading.Lock()
         self._writing = _Pool(lambda: self._connection(""), lambda connection: connection.close())
-        self._reading = _Pool(lambda: self._connection(self._READ_ONLY), lambda connection: connection.close())
+        self._reading = {"": self._readers("")}
 
     def _connection(self, last: str, database: str | None = None) -> Any:
         import chdb  # 0.2 s and 200 MB: only where it is used
@@ -237,11 +237,17 @@ class ChdbWarehouse:
         with self._errors(), self._writing.take() as connection:
             return read_json_compact(connection.query(text, "JSONCompact").bytes())
 
-    def raw(self, sql: str, form: str) -> bytes:
-        """The answer to a read-only query in ClickHouse's format `form`, for the HTTP interface."""
-        with self._errors(), self._reading.take() as connection:
-            answer: bytes = connection.query(sql, form).bytes()
+    def raw(self, sql: str, form: str, params: Mapping[str, str] | None = None, setting: str = "") -> bytes:
+        """The answer to a read-only query in ClickHouse's format `form`, for the HTTP interface; `params`: texts that the engine binds;
+        `setting`: "NAME = VALUE, " of settings that the query cannot change."""
+        with self._lock:
+            pool = self._reading.get(setting) or self._reading.setdefault(setting, self._readers(setting))
+        with self._errors(), pool.take() as connection:
+            answer: bytes = connection.query(sql, form, params=dict(params or {})).bytes()
             return answer
+
+    def _readers(self, setting: str) -> _Pool[Any]:
+        return _Pool(lambda: self._connection(f"SET {setting}{self._READ_ONLY}"), lambda connection: connection.close())
 
     def command(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
         text = bind(sql, params)
@@ -271,8 +277,10 @@ class ChdbWarehouse:
             connection.close()
 
     def close(self) -> None:
-        self._writing.close()
-        self._reading.close()
+        with self._lock:
+            pools = [self._writing, *self._reading.values()]
+        for pool in pools:
+            pool.close()
         with self._lock:
             anchor, self._anchor = self._anchor, None
         if anchor is not None:

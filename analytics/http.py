@@ -3,9 +3,11 @@
     curl 'http://127.0.0.1:8123/?query=SELECT+count()+FROM+events'
     curl 127.0.0.1:8123 --data 'SELECT kind, count() FROM events GROUP BY kind FORMAT PrettyCompact'
 
-GET and POST / with `query` and `default_format` (TabSeparated) or a FORMAT clause, and /ping. Loopback only, no users: who
-may connect to this machine's loopback may read. What could write, or read files, is refused: by the engine
-(readonly = 1), and where that leaves a gap, by `read_only` here.
+GET and POST / with `query`, `param_NAME` for each `{NAME:Type}` in it, and `default_format` (TabSeparated) or a FORMAT clause, and /ping:
+what curl, clickhouse-connect and Grafana's plug-in send. Other settings are passed over. Loopback only. Without readers and a password
+who may connect to this machine's loopback may read; a reader (analytics/access.py), named as ClickHouse's clients do (basic
+authentication, X-ClickHouse-User and -Key, `user` and `password`), sees the rows of one tenant. What could write, or read
+anything but tables, is refused: by the engine (readonly = 1), and where that leaves a gap, by `read_only` here.
 """
 
 from __future__ import annotations
@@ -18,28 +20,42 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-from aiohttp import web
+from aiohttp import BasicAuth, web
 
-from analytics.clickhouse import ChdbWarehouse, Columns, WarehouseError
+from analytics.access import DEFAULT, Reader, setting
+from analytics.clickhouse import ChdbWarehouse, Columns, Warehouse, WarehouseError
 from analytics.sql import Rows, bind, read_json_compact, statements, without_literals
 
 MAX_BODY = 256 * 1024
 BODY_S = 10.0  # for a body to come
 CONCURRENT = 4
+OPEN = {DEFAULT: Reader("", "")}
 READS = frozenset({"SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS"})
 _FORMAT = re.compile(r"\sFORMAT\s+(\w+)\s*$", re.I)
-# Both get past readonly = 1 in chdb: a file written by the client's side, a scalar function that reads any file.
+# Gets past readonly = 1 in chdb: the client's side writes it
 _OUTFILE = re.compile(r"\bINTO\s+OUTFILE\b", re.I)
-_FILE = re.compile(r"\bfile\W*\(", re.I)
+# Of the functions that stand for a table, some read files, run programs, or read tables past their filters
+_TABLES_FROM_NOTHING = frozenset(
+    {"numbers", "numbers_mt", "zeros", "generateSeries", "generate_series", "values", "format", "null"}
+)
 # The engine's lexer knows more quotes and comments than `without_literals`: # comments, $heredocs$, curved quotes,
 # escapes in quoted names. None is needed, so none is let through to be misread.
 _UNREAD = re.compile(r"[#$\\]|[^\x00-\x7f]")
+# These tell of rows before they are filtered, or of tables
+_TELLS_OF_OTHERS = re.compile(r"\b(EXPLAIN|SHOW|EXISTS|(?<!\.)SETTINGS)\b", re.I)
 _LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?", re.I)
 _TYPES = {"JSON": "application/json", "JSONCompact": "application/json", "CSV": "text/csv", "CSVWithNames": "text/csv"}
 
 
-def read_only(sql: str) -> str:
-    """The one statement in `sql`, when it only reads. Raises ValueError that says why not."""
+def refused_functions(warehouse: Warehouse) -> re.Pattern[str]:
+    """Calls of functions that nobody may use here: those of the engine's own list that read something else than a table of it."""
+    found = {name for (name,) in warehouse.query("SELECT name FROM system.table_functions").rows} - _TABLES_FROM_NOTHING
+    # Comments are gone, and names may be quoted
+    return re.compile(rf"\b({'|'.join(map(re.escape, sorted(found)))})[`\"\s]*\(", re.I)
+
+
+def read_only(sql: str, refused: re.Pattern[str]) -> str:
+    """The one statement in `sql`, when it only reads, and calls none of `refused`. Raises ValueError that says why not."""
     found = statements(sql)
     if len(found) != 1:
         raise ValueError(f"one statement is asked for, there are {len(found)}")
@@ -47,8 +63,10 @@ def read_only(sql: str) -> str:
     word = (re.match(r"[\s(]*(\w*)", bare) or [""])[1].upper()
     if word not in READS:
         raise ValueError(f"this interface only reads: {', '.join(sorted(READS))}; not {word or 'this'}")
-    if _OUTFILE.search(bare) or _FILE.search(bare):
-        raise ValueError("this interface neither reads nor writes files")
+    if _OUTFILE.search(bare):
+        raise ValueError("this interface writes no files")
+    if call := refused.search(bare):
+        raise ValueError(f"this interface reads tables, not {call[1]}()")
     if unread := _UNREAD.search(bare):
         raise ValueError(f"{unread[0]!r} is allowed only inside '...'")
     return found[0]
@@ -59,9 +77,35 @@ def _refusal(status: int, text: str) -> web.Response:
     return web.Response(status=status, body=body, content_type="text/plain", charset="utf-8")
 
 
-def application(warehouse: ChdbWarehouse) -> web.Application:
-    """The interface in front of `warehouse`, as an aiohttp application."""
+def _who(request: web.Request) -> tuple[str, str]:
+    """Name and password, as ClickHouse's clients give them. Raises ValueError."""
+    if header := request.headers.get("Authorization"):
+        given = BasicAuth.decode(header, "utf-8")
+        return given.login or DEFAULT, given.password
+    name = request.headers.get("X-ClickHouse-User") or request.query.get("user") or DEFAULT
+    return name, request.headers.get("X-ClickHouse-Key") or request.query.get("password") or ""
+
+
+def _unknown(text: str) -> web.Response:
+    answer = _refusal(401, text)
+    answer.headers.update({"WWW-Authenticate": 'Basic realm="ClickHouse"', "X-ClickHouse-Exception-Code": "516"})
+    return answer
+
+
+def application(warehouse: ChdbWarehouse, readers: Mapping[str, Reader] = OPEN) -> web.Application:
+    """The interface in front of `warehouse`, as an aiohttp application. `readers` by name; `default` is who gives none."""
     places = asyncio.Semaphore(CONCURRENT)
+    refused: re.Pattern[str] | None = None
+    settings: dict[str, str] = {}  # by tenant
+
+    async def known(reader: Reader) -> tuple[re.Pattern[str], str]:
+        """What the engine is asked once."""
+        nonlocal refused
+        if refused is None:
+            refused = await asyncio.to_thread(refused_functions, warehouse)
+        if reader.tenant not in settings:
+            settings[reader.tenant] = await asyncio.to_thread(setting, warehouse, reader.tenant)
+        return refused, settings[reader.tenant]
 
     async def ping(request: web.Request) -> web.Response:
         return web.Response(text="Ok.\n")
@@ -71,6 +115,13 @@ def application(warehouse: ChdbWarehouse) -> web.Application:
         if not _LOOPBACK.fullmatch(request.host):
             return _refusal(403, f"this interface answers on loopback only, not as {request.host}")
         try:
+            name, password = _who(request)
+        except ValueError as error:
+            return _unknown(f"this is no basic authentication: {error}")
+        reader = readers.get(name)
+        if reader is None or not reader.knows(password):
+            return _unknown(f"{name}: no such user, or not the password")
+        try:
             async with asyncio.timeout(BODY_S):
                 body = await request.read()
         except TimeoutError:
@@ -79,11 +130,19 @@ def application(warehouse: ChdbWarehouse) -> web.Application:
             sql = "\n".join(filter(None, (request.query.get("query", ""), body.decode())))
             if not sql.strip():
                 return web.Response(text="Ok.\n")
-            statement = read_only(sql)
+            refused, own = await known(reader)
+            statement = read_only(sql, refused)
+            if reader.tenant and (word := _TELLS_OF_OTHERS.search(without_literals(statement))):
+                raise ValueError(f"{word[0].upper()} is not for the readers of one tenant")
         except UnicodeDecodeError:
             return _refusal(400, "the query is not UTF-8")
         except ValueError as error:
             return _refusal(403, f"refused: {error}")
+        except WarehouseError as error:
+            return _refusal(400, str(error))
+        given = {
+            name.removeprefix("param_"): value for name, value in request.query.items() if name.startswith("param_")
+        }
         form = request.query.get("default_format", "TabSeparated")
         if named := _FORMAT.search(statement):
             form, statement = named[1], statement[: named.start()]
@@ -91,7 +150,7 @@ def application(warehouse: ChdbWarehouse) -> web.Application:
             return _refusal(400, f"{form!r} is not the name of a format")
         try:
             async with places:
-                answer = await asyncio.to_thread(warehouse.raw, statement, form)
+                answer = await asyncio.to_thread(warehouse.raw, statement, form, given, own)
         except WarehouseError as error:
             return _refusal(400, str(error))
         headers = {"X-ClickHouse-Format": form, "Content-Type": _TYPES.get(form, "text/plain") + "; charset=UTF-8"}
@@ -104,9 +163,9 @@ def application(warehouse: ChdbWarehouse) -> web.Application:
     return app
 
 
-async def serve(warehouse: ChdbWarehouse, port: int = 8123) -> web.AppRunner:
+async def serve(warehouse: ChdbWarehouse, port: int = 8123, readers: Mapping[str, Reader] = OPEN) -> web.AppRunner:
     """Answer on 127.0.0.1:`port` (0: a free one, in `runner.addresses`) until `await runner.cleanup()`. Raises OSError when the port is taken."""
-    runner = web.AppRunner(application(warehouse), access_log=None)
+    runner = web.AppRunner(application(warehouse, readers), access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", port).start()
@@ -120,11 +179,18 @@ class HttpWarehouse:
     """A `Warehouse` that only reads, through this interface or a server's own; `connect("http://127.0.0.1:8123")`."""
 
     def __init__(self, url: str, database: str) -> None:
-        self.url, self.database = url.rstrip("/"), database
+        parts = urllib.parse.urlsplit(url)
+        self.url, self.database = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", database
+        self._headers = {}
+        if parts.username:
+            user, password = (urllib.parse.unquote(part or "") for part in (parts.username, parts.password))
+            self._headers = {"X-ClickHouse-User": user, "X-ClickHouse-Key": password}
 
     def query(self, sql: str, params: Mapping[str, Any] | None = None) -> Rows:
         arguments = urllib.parse.urlencode({"database": self.database, "default_format": "JSONCompact"})
-        request = urllib.request.Request(f"{self.url}/?{arguments}", bind(sql, params).encode(), method="POST")
+        request = urllib.request.Request(
+            f"{self.url}/?{arguments}", bind(sql, params).encode(), self._headers, method="POST"
+        )
         try:
             with urllib.request.urlopen(request, timeout=120) as answer:
                 return read_json_compact(answer.read())

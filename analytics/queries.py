@@ -8,6 +8,7 @@ whole seconds; since is within, until is not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,32 @@ def sql(name: str) -> str:
     return statements(_text(name))[0]
 
 
+def read_params(name: str, given: Sequence[str]) -> dict[str, Any]:
+    """Parameters written as `name=value`, as the query's types take them; items of an array are divided by commas.
+
+    Raises ValueError for an unknown query or parameter, and for a value that is none of its type.
+    """
+    wanted, found = parameters(sql(name)), dict[str, Any]()
+    for pair in given:
+        key, equals, text = pair.partition("=")
+        if not equals or key not in wanted:
+            known = ", ".join(sorted(wanted))
+            raise ValueError(
+                f"{pair[:60]!r}: a parameter of {name} is written NAME=VALUE, where NAME is one of {known}"
+            )
+        found[key] = _value(key, wanted[key], text)
+    return found
+
+
+def _value(name: str, kind: str, text: str) -> Any:
+    if kind.startswith("Array("):
+        return [_value(name, kind[6:-1], item) for item in text.split(",")] if text else []
+    try:
+        return int(text) if "Int" in kind else float(text) if kind.startswith("Float") else text
+    except ValueError:
+        raise ValueError(f"parameter {name}: {text[:60]!r} is not a value of type {kind}") from None
+
+
 def run(warehouse: Warehouse, name: str, **params: Any) -> Rows:
     """The answer of a named query. A time may be an ISO 8601 text with its zone.
 
@@ -51,17 +78,17 @@ def run(warehouse: Warehouse, name: str, **params: Any) -> Rows:
     defaults: dict[str, Any] = {
         "tenant": "", "site": "", "tag": "", "since": datetime.now(UTC) - WINDOW, "until": datetime.fromtimestamp(2**32 - 1, UTC),
     }  # fmt: skip
-    given = {key: _time(value) if "DateTime" in wanted.get(key, "") else value for key, value in params.items()}
+    given = {
+        key: moment(value) if "DateTime" in wanted.get(key, "") and isinstance(value, str) else value
+        for key, value in params.items()
+    }
     return warehouse.query(statement, {key: value for key, value in defaults.items() if key in wanted} | given)
 
 
-def _time(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
+def moment(text: str) -> datetime:
+    """A time in ISO 8601; a date alone is its midnight, UTC. Raises ValueError."""
     try:
-        moment = datetime.fromisoformat(value)
-        return (
-            moment.replace(tzinfo=UTC) if len(value) == len("2026-01-31") else moment
-        )  # a date alone: its midnight, UTC
+        found = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{value!r} is not a time: write one as 2026-01-31T10:00:00Z") from None
+        raise ValueError(f"{text!r} is not a time: write one as 2026-01-31T10:00:00Z") from None
+    return found.replace(tzinfo=UTC) if len(text) == len("2026-01-31") else found

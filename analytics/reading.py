@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -43,9 +43,27 @@ class Reader:
         name = self.installation.name(topic)
         return [TopicPartition(name, n) for n in range(self.installation.partitions_of(topic))]
 
-    async def note_end(self, topic: Topic[Any]) -> None:
-        """`read` goes to where the topic ends now."""
-        self._ends[topic] = await self._consumer.end_offsets(self._partitions(topic))
+    async def note_end(self, topic: Topic[Any], until: Mapping[int, int] | None = None) -> None:
+        """`read` goes to where the topic ends now; with `until`, of each partition no further than to that offset."""
+        ends = await self._consumer.end_offsets(self._partitions(topic))
+        if until is not None:
+            ends = {tp: min(end, until.get(tp.partition, 0)) for tp, end in ends.items()}
+        self._ends[topic] = ends
+
+    async def span(self, topic: Topic[Any]) -> dict[int, tuple[int, int]]:
+        """What `read` reads, by partition: its first offset, and the one behind its last."""
+        if topic not in self._ends:
+            await self.note_end(topic)
+        return {tp.partition: (place, self._ends[topic][tp]) for tp, place in (await self._places(topic)).items()}
+
+    async def _places(self, topic: Topic[Any]) -> dict[TopicPartition, int]:
+        """Where each partition is read from."""
+        ends, consumer = self._ends[topic], self._consumer
+        begins: dict[TopicPartition, int] = await consumer.beginning_offsets(list(ends))
+        if not self.since_ms:
+            return begins
+        found = await consumer.offsets_for_times(dict.fromkeys(ends, self.since_ms))
+        return {tp: ends[tp] if found[tp] is None else found[tp].offset for tp in ends}  # None: nothing is so late
 
     async def complete_from(self, topic: Topic[Any]) -> int:
         """The time (ms) from which on everything that was ever written is still there: 0 where nothing was deleted."""
@@ -62,11 +80,7 @@ class Reader:
         if topic not in self._ends:
             await self.note_end(topic)
         ends, consumer = self._ends[topic], self._consumer
-        begins = await consumer.beginning_offsets(list(ends))
-        found = await consumer.offsets_for_times(dict.fromkeys(ends, self.since_ms)) if self.since_ms else {}
-        places = {tp: begins[tp] for tp in ends}
-        if self.since_ms:  # None: nothing is so late
-            places = {tp: ends[tp] if found[tp] is None else found[tp].offset for tp in ends}
+        places = await self._places(topic)
         left = {tp for tp in ends if places[tp] < ends[tp]}
         if not left:
             return

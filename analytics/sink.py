@@ -9,11 +9,15 @@ Every row carries its place in the topic. The rules, which need no atomic insert
  4. The caller commits an offset only after `write` has returned.
 Killed anywhere, the next life repeats at most what was not committed, and rule 2 drops what had arrived.
 
+`messages` and `feedback` get their rows in the same `write`, of what was there already too: they may be repeated (analytics/messages.py). `hours` is
+rolled by `roll`, which the caller calls about once a minute, and by `recover` (analytics/rolling.py).
+
 A place that holds another event than the record says means that the topic was made anew under an old table. That raises
 `PlaceTaken`: leaving such records out would lose them.
 
 One call at a time (calls from several threads wait for each other). Cost of a look-up: one read of the columns
-k_partition and k_offset, some 0.1 s for 20M rows; only after a restart, and only for batches at or below the ceiling.
+k_partition and k_offset, some 0.1 s for 20M rows; only after a restart, and only for batches at or below the ceiling. `roll` may
+run beside the others.
 """
 
 from __future__ import annotations
@@ -21,59 +25,24 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from operator import itemgetter
-from typing import Any, NamedTuple, cast, get_args
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import cast
 
-from analytics.clickhouse import Warehouse
-from avro.records import Event, EventKind, MessageStream
+import numpy as np
+
+from analytics import columnar, messages
+from analytics.clickhouse import Columns, Warehouse
+from analytics.rolling import Rolling
+from analytics.rollups import HOUR_S
+from analytics.rows import MAX_DAYS, Rejected, Row, by_days, columns_of, identity, sift
+from avro.records import Event
+from postroad.masking import PLAIN, Masking
+from topics.codec import Codec, DecodeError
 
 TABLE = "events"
-MAX_TEXT = 2000  # characters of any one text column; the contract allows 500 in the longest
-MAX_ID = 255
-# A newer server refuses an insert that touches over 100 partitions (days); a replay of hostile times could.
-MAX_DAYS = 50
-DAY_MS = 86_400_000
-END_OF_TIME_MS = 2**32 * 1000  # of ClickHouse's DateTime: February 2106
-KINDS = frozenset(get_args(EventKind))
-STREAMS = frozenset(get_args(MessageStream))
-
-DEFAULTS: dict[str, Any] = {
-    "round": 0, "attempt": 0, "recipient_domain": "", "reason": "", "rule": "", "detail": "", "site": "", "pool": "",
-    "source": "", "mx_host": "", "mx_address": "", "reply_code": 0, "enhanced_code": "", "reply": "", "tls": "",
-    "duration_ms": 0, "possible_duplicate": False, "size": 0, "due_at": None, "tags": [], "metadata": {},
-    "shaping": "", "phases": {}, "bounce_class": "", "evidence": "",
-}  # fmt: skip
-IDS = ("message_id", "tenant")
-ENUMS = {"stream": STREAMS, "kind": KINDS}
-TEXTS = (
-    "submission_id", "recipient", "recipient_domain", "stage", "reason", "rule", "detail", "site", "pool", "source",
-    "mx_host", "mx_address", "enhanced_code", "reply", "tls", "shaping", "bounce_class", "evidence",
-)  # fmt: skip
-NUMBERS = {
-    "round": 2**16, "attempt": 2**16, "reply_code": 2**16, "duration_ms": 2**32, "size": 2**63, "possible_duplicate": 2,
-}  # fmt: skip
-TIMES = {"at": ("ts", "ts_ms"), "accepted_at": ("accepted_at", "accepted_ms")}
-
-_KINDS_OF_VALUES: tuple[tuple[type, tuple[str, ...]], ...] = (
-    (int, (*NUMBERS, *TIMES)), (list, ("tags",)), (dict, ("metadata", "phases")),
-)  # fmt: skip
-
-Row = tuple[int, int, Event]
-Identity = tuple[str, str, int, int]
-_FIELDS = (*IDS, *ENUMS, *TEXTS, *NUMBERS, *TIMES, "due_at", "tags", "metadata", "phases")
-_values = itemgetter(*_FIELDS)
-_NOTHING: list[str] = []  # shared: a list of its own in each row would keep the garbage collector busy
-_NO_TIMES: list[int] = []
-
-
-class Rejected(NamedTuple):
-    """A row that cannot be stored, for the dead letters."""
-
-    partition: int
-    offset: int
-    event: Event
-    error: str
+AT_ONCE = 20_000  # records read side by side: some 60 MB
+DAY_S, DAYS = 86_400, 1 << 20  # more days than there are until 2106
 
 
 class NotRecovered(RuntimeError):
@@ -84,121 +53,6 @@ class PlaceTaken(RuntimeError):
     """The table has another event at the place of a record: its topic was made anew. Trying again does not help."""
 
 
-def _complete(event: Event) -> tuple[Any, ...]:
-    try:
-        return cast("tuple[Any, ...]", _values(event))
-    except KeyError:
-        return cast("tuple[Any, ...]", _values({**DEFAULTS, **event}))
-
-
-def _fields_of(rows: Sequence[Row]) -> dict[str, tuple[Any, ...]]:
-    """The fields of the events, by name."""
-    return dict(zip(_FIELDS, zip(*(_complete(event) for _, _, event in rows), strict=True), strict=True))
-
-
-def check(rows: Sequence[Row]) -> None:
-    """Raises ValueError, TypeError, KeyError or AttributeError when any of the rows cannot be stored.
-
-    Whole columns at a time, so that a good batch costs little; `sift` finds the rows that are at fault.
-    """
-    field = _fields_of(rows)
-    for key in (*IDS, *TEXTS):
-        "".join(field[key]).encode()
-    for kind, keys in _KINDS_OF_VALUES:
-        for key in keys:
-            if not all(map(kind.__instancecheck__, field[key])):
-                raise TypeError(f"{key} is not of type {kind.__name__}")
-    if not all(at is None or isinstance(at, int) for at in field["due_at"]):
-        raise TypeError("due_at is not of type int")
-    for items in field["tags"]:
-        "".join(items).encode()
-    for pairs in field["metadata"]:
-        if pairs:
-            "".join((*pairs.keys(), *pairs.values())).encode()
-    for times in field["phases"]:
-        if times:
-            "".join(times).encode()
-            if not all(map(int.__instancecheck__, times.values())):
-                raise TypeError("phases is not of type int")
-    noted = "noted" in field["kind"]  # about no message, perhaps of no tenant
-    for key in IDS:
-        named = (text for text, kind in zip(field[key], field["kind"], strict=True) if text or kind != "noted")
-        if not all(0 < len(text) <= MAX_ID for text in (named if noted else set(field[key]))):
-            raise ValueError(f"{key} is empty or has over {MAX_ID} characters")
-    for key, known in ENUMS.items():
-        if unknown := set(field[key]) - known:
-            raise ValueError(f"{key} {unknown.pop()!r} is not known to this version of the sink")
-    for key in TIMES:
-        if min(field[key]) < 0 or max(field[key]) >= END_OF_TIME_MS:
-            raise ValueError(f"{key} is not between 1970 and 2106 (milliseconds)")
-
-
-def sift(rows: Sequence[Row]) -> tuple[list[Row], list[Rejected]]:
-    """What can be stored, and what cannot, by halving a batch that has something wrong in it."""
-    if not rows:
-        return [], []
-    try:
-        check(rows)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        if len(rows) == 1:
-            return [], [Rejected(*rows[0], f"{type(error).__name__}: {error}")]
-        middle = len(rows) // 2
-        (good, bad), (more_good, more_bad) = sift(rows[:middle]), sift(rows[middle:])
-        return good + more_good, bad + more_bad
-    return list(rows), []
-
-
-def _cut(texts: Collection[str]) -> list[str]:
-    if not texts:
-        return _NOTHING
-    if max(map(len, texts)) <= MAX_TEXT:
-        return texts if isinstance(texts, list) else list(texts)
-    return [text[:MAX_TEXT] for text in texts]
-
-
-def _clamp(numbers: Collection[int], end: int) -> list[int]:
-    if min(numbers) >= 0 and max(numbers) < end:
-        return list(numbers)
-    return [min(max(number, 0), end - 1) for number in numbers]
-
-
-def columns_of(rows: Sequence[Row], now: int) -> dict[str, list[Any]]:
-    """Checked rows, by column of the table. Long texts are cut to MAX_TEXT, numbers clamped to what their column holds."""
-    field = _fields_of(rows)
-    out: dict[str, list[Any]] = {
-        "k_partition": [partition for partition, _, _ in rows],
-        "k_offset": [offset for _, offset, _ in rows],
-        "ingested_at": [now] * len(rows),
-    }
-    for key, (seconds, rest) in TIMES.items():
-        out[seconds] = [at // 1000 for at in field[key]]
-        out[rest] = [at % 1000 for at in field[key]]
-    for key in (*IDS, *ENUMS):
-        out[key] = list(field[key])
-    for key in TEXTS:
-        out[key] = _cut(field[key])
-    for key, end in NUMBERS.items():
-        out[key] = _clamp(field[key], end)
-    out["due_at"] = [0 if at is None else min(max(at // 1000, 1), 2**32 - 1) for at in field["due_at"]]
-    out["tags"] = [_cut(tags) for tags in field["tags"]]
-    out["metadata_keys"] = [_cut(pairs) for pairs in field["metadata"]]
-    out["metadata_values"] = [_cut(pairs.values()) for pairs in field["metadata"]]
-    out["phases"] = [_cut(times) for times in field["phases"]]
-    out["phase_ms"] = [_clamp(times.values(), 2**32) if times else _NO_TIMES for times in field["phases"]]
-    return out
-
-
-def _by_days(rows: list[Row]) -> Iterable[list[Row]]:
-    """The rows in parts of at most MAX_DAYS different days each; nearly always all of them at once."""
-    days: dict[int, list[Row]] = {}
-    for row in rows:
-        days.setdefault(row[2]["at"] // DAY_MS, []).append(row)
-    if len(days) <= MAX_DAYS:
-        return (rows,)
-    parts = list(days.values())
-    return ([row for day in parts[at : at + MAX_DAYS] for row in day] for at in range(0, len(parts), MAX_DAYS))
-
-
 class Sink:
     """Writes events of one consumer group. `group` begins the query ids: two groups may share a server, not a table.
 
@@ -206,11 +60,15 @@ class Sink:
     of the same Sink waits for it.
     """
 
-    def __init__(self, warehouse: Warehouse, group: str, now: Callable[[], float] = time.time) -> None:
-        self._warehouse, self._now = warehouse, now
+    def __init__(
+        self, warehouse: Warehouse, group: str, now: Callable[[], float] = time.time, masking: Masking = PLAIN
+    ) -> None:
+        self._warehouse, self._now, self._masking = warehouse, now, masking
         self._prefix = f"{group}:"
         self._lock = threading.Lock()
         self._ceiling: dict[int, int] | None = None
+        self._rolling = Rolling(warehouse)
+        self._reader, self._codec = columnar.Reader(), Codec("Event")
 
     def recover(self, committed: Mapping[int, int]) -> None:
         """Find out what is there. `committed`: for every partition owned now the next offset that the group would read.
@@ -223,14 +81,17 @@ class Sink:
             ceiling = {partition: offset - 1 for partition, offset in committed.items()}
             if ceiling:
                 found = self._warehouse.query(
-                    f"SELECT k_partition, max(k_offset) FROM {TABLE} WHERE has({{partitions:Array(UInt16)}}, k_partition) GROUP BY k_partition",
+                    f"SELECT k_partition, max(k_offset), toUInt32(max(ingested_at)) FROM {TABLE}"
+                    " WHERE has({partitions:Array(UInt16)}, k_partition) GROUP BY k_partition",
                     {"partitions": sorted(ceiling)},
                 )
-                ceiling |= {partition: max(ceiling[partition], offset) for partition, offset in found.rows}
+                ceiling |= {partition: max(ceiling[partition], offset) for partition, offset, _ in found.rows}
+                self._rolling.recover({partition: newest for partition, _, newest in found.rows})
             self._ceiling = ceiling
 
-    def write(self, rows: Sequence[Row]) -> list[Rejected]:
-        """Store (partition, offset, event) rows that are not there yet; returns those that cannot be stored at all.
+    def write(self, rows: Sequence[tuple[int, int, Event | bytes]]) -> list[Rejected]:
+        """Store (partition, offset, event) rows that are not there yet; returns those that cannot be stored at all. An event may be
+        bytes: a record of our own schema without its header (topics/codec.py), which costs a fifth.
 
         Raises WarehouseError when the outcome is unknown, and NotRecovered when `recover` has to be called first.
         """
@@ -240,23 +101,93 @@ class Sink:
                 raise NotRecovered("the outcome of the last write is unknown, or there was none: call recover first")
             if unknown := {partition for partition, _, _ in rows} - set(ceiling):
                 raise NotRecovered(f"partitions {sorted(unknown)} were not in recover")
-            good, rejected = sift(rows)
-            places = {(partition, offset): (partition, offset, event) for partition, offset, event in good}
-            below = [row for (partition, offset), row in places.items() if offset <= ceiling[partition]]
-            for place in self._present(below) if below else ():
-                del places[place]
-            for part in _by_days(list(places.values())) if places else ():
-                query_id = f"{self._prefix}{uuid.uuid4()}"
-                self._warehouse.insert(TABLE, columns_of(part, int(self._now())), query_id)
-            for partition, offset in places:
+            if self._rolling.late:
+                self._rolling.roll()
+            rejected: list[Rejected] = []
+            new: dict[tuple[int, int], bytes] = {}
+            single: list[tuple[int, int, Event | bytes]] = []
+            for row in rows:
+                partition, offset, event = row
+                if isinstance(event, bytes) and offset > ceiling[partition]:
+                    new[partition, offset] = event
+                else:
+                    single.append(row)
+            written, items = list[tuple[int, int]](), iter(new.items())
+            while part := dict(islice(items, AT_ONCE)):
+                written += self._write_new(part, single)
+            written += self._write_single(single, ceiling, rejected)
+            for partition, offset in written:
                 if offset > ceiling[partition]:
                     ceiling[partition] = offset
             self._ceiling = ceiling
             return rejected
 
+    def _write_new(
+        self, new: Mapping[tuple[int, int], bytes], single: list[tuple[int, int, Event | bytes]]
+    ) -> list[tuple[int, int]]:
+        """Store what can be read column by column; the rest is added to `single`. Returns the places stored."""
+        columns, read = self._reader.read(list(new.values()), self._masking)
+        days = np.unique(np.asarray(columns["ts"]) // DAY_S * DAYS + np.asarray(columns["accepted_at"]) // DAY_S)
+        kept = read.tolist() if len(days) <= MAX_DAYS else []
+        places = list(new)
+        if len(kept) < len(places):
+            left = set(range(len(places))).difference(kept)
+            single += [(*places[number], new[places[number]]) for number in sorted(left)]
+            places = [places[number] for number in kept]
+        if places:
+            at = np.array(places)
+            now = np.full(len(places), int(self._now()))
+            self._insert({"k_partition": at[:, 0], "k_offset": at[:, 1], "ingested_at": now, **columns})
+        return places
+
+    def _write_single(
+        self,
+        rows: Sequence[tuple[int, int, Event | bytes]],
+        ceiling: Mapping[int, int],
+        rejected: list[Rejected],
+    ) -> list[tuple[int, int]]:
+        """Store what has to be looked at one by one. Returns the places stored."""
+        events: list[Row] = []
+        for partition, offset, event in rows:
+            try:
+                told = self._codec.of_body(event) if isinstance(event, bytes) else event
+                events.append((partition, offset, cast("Event", told)))
+            except DecodeError as error:
+                rejected.append(Rejected(partition, offset, str(error)))
+        good, bad = sift(events)
+        rejected += bad
+        places = {(partition, offset): (partition, offset, event) for partition, offset, event in good}
+        below = [row for (partition, offset), row in places.items() if offset <= ceiling[partition]]
+        there = [(place, places.pop(place)) for place in self._present(below)] if below else []
+        for part in by_days(list(places.values())) if places else ():
+            self._insert(columns_of(part, int(self._now()), self._masking))
+        for part in by_days([row for _, row in there]) if there else ():
+            self._insert_messages(columns_of(part, 0))
+        return list(places)
+
+    def roll(self) -> int:
+        """Bring `hours` up to date; returns how many of them were behind. Raises WarehouseError; then the next call does it."""
+        return self._rolling.roll()
+
+    def _insert(self, columns: Columns) -> None:
+        self._warehouse.insert(TABLE, columns, self._query_id())
+        self._rolling.touch((np.unique(np.asarray(columns["ts"]) // HOUR_S) * HOUR_S).tolist())
+        self._insert_messages(columns)
+
+    def _insert_messages(self, columns: Columns) -> None:
+        newest = messages.columns_of(columns)
+        if len(newest["version"]):
+            self._warehouse.insert(messages.TABLE, newest, self._query_id())
+        came_back = messages.feedback_of(columns)
+        if len(came_back["at"]):
+            self._warehouse.insert(messages.FEEDBACK_TABLE, came_back, self._query_id())
+
+    def _query_id(self) -> str:
+        return f"{self._prefix}{uuid.uuid4()}"
+
     def _present(self, rows: list[Row]) -> list[tuple[int, int]]:
         """Which places of `rows` the table has. Raises PlaceTaken where it has another event there."""
-        wanted = {(partition, offset): _identity(event) for partition, offset, event in rows}
+        wanted = {(partition, offset): identity(event) for partition, offset, event in rows}
         present = []
         for partition in {partition for partition, _ in wanted}:
             offsets = [offset for owner, offset in wanted if owner == partition]
@@ -265,20 +196,14 @@ class Sink:
                 " AND k_offset >= {low:UInt64} AND k_offset <= {high:UInt64}",
                 {"partition": partition, "low": min(offsets), "high": max(offsets)},
             )
-            for offset, *identity in found.rows:
+            for offset, *there in found.rows:
                 place = (partition, offset)
                 if place not in wanted:
                     continue
-                if wanted[place] != tuple(identity):
+                if wanted[place] != tuple(there):
                     raise PlaceTaken(
-                        f"table {self._warehouse.database}.{TABLE} has event {tuple(identity)} at partition {partition}, offset {offset},"
+                        f"table {self._warehouse.database}.{TABLE} has event {tuple(there)} at partition {partition}, offset {offset},"
                         f" the topic has {wanted[place]}: the topic was made anew. Give the sink a new database, or empty that table"
                     )
                 present.append(place)
         return list(dict.fromkeys(present))
-
-
-def _identity(event: Event) -> Identity:
-    full = cast("dict[str, Any]", {**DEFAULTS, **event})
-    round_, attempt = (min(max(int(full[key]), 0), 2**16 - 1) for key in ("round", "attempt"))
-    return full["message_id"], full["kind"], round_, attempt

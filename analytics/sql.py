@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
 
 class Rows(NamedTuple):
-    """The answer of a query: names of the columns, and the rows."""
+    """The answer of a query: names of the columns, the rows, and ClickHouse's types of the columns."""
 
     columns: list[str]
     rows: list[tuple[Any, ...]]
+    kinds: Sequence[str] = ()
 
     def dicts(self) -> list[dict[str, Any]]:
         """Rows by column name."""
@@ -147,4 +148,4 @@ def read_json_compact(answer: bytes) -> Rows:
         tuple(reader(value) if reader else value for reader, value in zip(readers, row, strict=True))
         for row in parsed["data"]
     ]
-    return Rows([column["name"] for column in parsed["meta"]], rows)
+    return Rows([column["name"] for column in parsed["meta"]], rows, [column["type"] for column in parsed["meta"]])

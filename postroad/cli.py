@@ -22,15 +22,19 @@ from rich.table import Table
 
 from avro.records import DecisionAction, MessageStream, Submission, Tenant
 from postroad import addresses, checks, ids, settings, tenants
+from postroad.commands import analytics as analytics_commands
 from postroad.commands import bounces as bounces_commands
 from postroad.commands import dead_letters, domains, gateway, reputation, shaping, suppressions
 from postroad.commands import keys as keys_commands
 from postroad.commands import orders as orders_commands
 from postroad.commands import webhooks as webhooks_commands
 from postroad.commands.audit import audit
+from postroad.commands.demo_data import demo_data
 from postroad.commands.explain import explain
 from postroad.commands.printing import safe
+from postroad.commands.query import query
 from postroad.commands.queue import queue
+from postroad.commands.report import report
 from postroad.commands.warmup import warmup
 from postroad.dkim import DkimError
 
@@ -50,6 +54,9 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(held_app, name="held")
 app.command()(audit)
+app.command()(demo_data)
+app.command()(query)
+app.command()(report)
 app.command()(queue)
 app.command()(explain)
 app.command()(warmup)
@@ -64,6 +71,7 @@ app.add_typer(reputation.app, name="reputation")
 app.add_typer(gateway.app, name="gateway")
 app.add_typer(keys_commands.app, name="keys")
 app.add_typer(webhooks_commands.app, name="webhooks")
+app.add_typer(analytics_commands.app, name="analytics")
 console = Console(width=None if sys.stdout.isatty() else 200)  # a file or a pipe has no width to keep to
 
 ENDS = ("delivered", "bounced", "dropped", "rejected", "expired", "cancelled")
@@ -316,30 +324,6 @@ def _print_timeline(warehouse: Warehouse, message_id: str) -> None:
         said = [event["reason"], event["site"], event["mx_host"], reply, event["detail"]]
         said += ["possible duplicate"] if event["possible_duplicate"] else []
         print(safe(f"  {at - accepted_at / 1000:9.3f} s  {event['kind']:<10} {', '.join(filter(None, said))}"))
-
-
-@app.command()
-def query(
-    name: Annotated[str, typer.Argument(help="Its name; without one, all are listed.")] = "",
-    tenant: Annotated[str, typer.Option(help="Of this tenant alone.")] = "",
-    since: Annotated[str, typer.Option(help="ISO 8601 with zone, or a date (UTC); default: seven days ago.")] = "",
-    until: Annotated[str, typer.Option(help="ISO 8601 with zone, or a date (UTC); default: now.")] = "",
-) -> None:
-    """Answer one of the named queries of analytics/queries."""
-    from analytics import queries
-
-    if not name:
-        for known in queries.names():
-            print(f"{known}: {queries.describe(known).splitlines()[0]}")
-        return
-    if name == "timeline":
-        raise CommandError("it is about one message: `postroad timeline MESSAGE_ID`")
-    given = {key: value for key, value in (("tenant", tenant), ("since", since), ("until", until)) if value}
-    try:
-        found = queries.run(_warehouse(), name, **given)
-    except ValueError as error:
-        raise CommandError(str(error)) from None
-    _show(found.columns, found.rows)
 
 
 @held_app.command("list")

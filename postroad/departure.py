@@ -23,7 +23,7 @@ from postroad.reputation import Standings, rate_of_sender, rate_of_source
 from postroad.shaping.automatic import Standing, effective
 from postroad.shaping.policy import Policy
 from postroad.shaping.shares import Shares
-from postroad.smtp import Client, Turn
+from postroad.smtp import Client, Place, Turn
 from postroad.used import PATIENCE_MS, WARM_UNKNOWN, Held, Kept, Leave, NotNow, Used
 
 __all__ = ["PATIENCE_MS", "Departures", "Leave", "Wait", "candidates", "place_of", "source_key", "tenant_key"]
@@ -202,9 +202,9 @@ class Departures:
     ) -> Leave | Wait:
         now = self._now()
         paces = [(key, own.pace(key, every, now, state), every) for key, every in rates]
-        due = max(pace.next_place(now, found.urgent) for _, pace, _ in paces)
+        due = max(pace.next_place(now, every, found.urgent) for _, pace, every in paces)
         if due - now > PATIENCE_MS:
-            key, _, every = max(paces, key=lambda each: each[1].next_place(now, found.urgent))
+            key, _, every = max(paces, key=lambda each: each[1].next_place(now, each[2], found.urgent))
             return self.later(own, key, state.now + round(due - now), every, message, state, "rate-limit")
         found.due, found.rates, found.began = due, paces, now
         found.take()
@@ -265,6 +265,8 @@ class Departures:
         assert route is not None  # as in `leave`
         turn = Turn(found.urgent, partial(self.begin, found))
         try:
+            if not found.urgent:
+                await self._leave_one_free(client, found, place)
             result = await client.deliver(envelope, content, route["hosts"], found.source, place, found.limits, turn)
         except NotNow as late:
             found.left(self._now())
@@ -277,6 +279,13 @@ class Departures:
         if result.outcome == "connection-limit":
             found.give_back()
         return result
+
+    async def _leave_one_free(self, client: Client, found: Leave, place: str) -> None:
+        """What waits for its rate does not wait with the last connection: an urgent one would have to wait for that, and then for its
+        rate as well."""
+        at = Place(place, found.source)
+        while 0 < (wait := max(self._waits(found))) <= PATIENCE_MS and client.pool.free(at, found.limits) <= 1:
+            await asyncio.sleep(wait / 1000)
 
     def refuse(self, found: Leave, until: int) -> None:
         """The site has turned a source away; settle writes the standing a moment later."""

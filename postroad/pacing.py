@@ -46,9 +46,9 @@ class Pace:
     urgent_reserved: float = 0.0
     urgent: int = 0  # urgent ones that wait to begin: the others let them pass
 
-    def next_place(self, now: float, urgent: bool = False) -> float:
-        """When the next one may go; one that is urgent only behind those that have begun, and its like."""
-        return max(max(self.actual, self.urgent_reserved) if urgent else self.reserved, now)
+    def next_place(self, now: float, every: float, urgent: bool = False) -> float:
+        """When the next one may go; one that is urgent only behind those that have begun, as soon as `wait` lets it, and behind its like."""
+        return max(max(self.actual - tolerance_ms(every), self.urgent_reserved) if urgent else self.reserved, now)
 
     def reserve(self, now: float, every: float, urgent: bool = False) -> None:
         """Give it away."""

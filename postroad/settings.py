@@ -16,8 +16,18 @@ from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
+from urllib.parse import quote
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
@@ -25,6 +35,7 @@ from postroad.addresses import normalise
 from postroad.checks import SIZE_MAX
 from postroad.egress import Pool, Source
 from postroad.ledger import Allowed
+from postroad.masking import Masking, Policy
 from postroad.reputation import HOUR_MS, Thresholds
 from postroad.retry import RetrySchedule
 from postroad.returnpath import SECRET_MIN, ReturnPaths
@@ -62,6 +73,12 @@ def _secret(value: SecretStr) -> SecretStr:
     if len(value) < SECRET_MIN:
         raise ValueError(f"must have {SECRET_MIN} characters or more, such as `openssl rand -hex 16` prints")
     return value
+
+
+def _hashable(policy: Policy, info: ValidationInfo) -> Policy:
+    if policy == "hash" and not info.data.get("analytics_address_secret"):
+        raise ValueError("hash wants analytics_address_secret, or anybody could try addresses out")
+    return policy
 
 
 def _words(value: Any) -> Any:
@@ -105,6 +122,21 @@ class EgressSource(_Part):
     address: str = ""
     ehlo: str = ""
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+
+
+class ClickhouseReader(_Part):
+    """Who sees the rows of one tenant in the local ClickHouse."""
+
+    tenant: Annotated[str, Field(min_length=1)]
+    password_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def _guarded(readers: dict[str, ClickhouseReader], info: ValidationInfo) -> dict[str, ClickhouseReader]:
+    if readers and not info.data.get("clickhouse_http_secret"):
+        raise ValueError("readers want clickhouse_http_secret, or one would see all rows without his name")
+    if "default" in readers:
+        raise ValueError("`default` is who sees all rows, with clickhouse_http_secret")
+    return readers
 
 
 def _some_weight(sources: list[EgressSource]) -> list[EgressSource]:
@@ -154,10 +186,23 @@ class Settings(BaseSettings):
         32_768, ge=0, le=256 << 10, description="bodies up to so many bytes travel inside the record")  # fmt: skip
 
     clickhouse: str = Field(
-        "", pattern=r"^(clickhouses?://.+)?$",
-        description="clickhouse://user:password@host:port/database (native protocol); empty: chdb in data_dir")  # fmt: skip
+        "", pattern=r"^((clickhouses?|chdb)://.+)?$",
+        description="clickhouse://user:password@host:port/database (native protocol), or chdb:///folder, of one process; empty: chdb in data_dir")  # fmt: skip
+    clickhouse_cluster: str = Field(
+        "", pattern=r"^[A-Za-z0-9._-]{0,100}$",
+        description="name of the cluster that `clickhouse` is a host of: tables replicated and sharded; empty: one server")  # fmt: skip
+    events_days: Count = Field(
+        90, description="`postroad analytics retain` drops days of events that are older, days; rollups stay")  # fmt: skip
+    analytics_address_secret: Secrets = Field(
+        [], description="what hashed addresses are keyed with, the first one: keep it, or counts of people begin anew")  # fmt: skip
+    analytics_addresses: Annotated[Policy, AfterValidator(_hashable)] = Field(
+        "plain", description="recipients in ClickHouse: plain, hash (wants analytics_address_secret) or none; of what comes from then on")  # fmt: skip
     clickhouse_http: Annotated[str, AfterValidator(_optional_host_port)] = Field(
         "127.0.0.1:8123", description="host:port where chdb answers ClickHouse's HTTP interface; empty: nowhere")  # fmt: skip
+    clickhouse_http_secret: Secrets = Field(
+        [], description="password of user `default` there, who sees all rows; empty: everybody on this machine does")  # fmt: skip
+    clickhouse_readers: Annotated[dict[str, ClickhouseReader], AfterValidator(_guarded)] = Field(
+        {}, description="who else may read there, of one tenant: name: {tenant, password_sha256}; `postroad analytics reader` makes one")  # fmt: skip
 
     metrics: Annotated[str, AfterValidator(_optional_host_port)] = Field(
         "", description="host:port where a worker answers Prometheus; empty: nowhere")  # fmt: skip
@@ -297,6 +342,11 @@ class Settings(BaseSettings):
         known = secrets or [f"no secret of {self.topic_prefix}".encode()]
         return ReturnPaths(known, unsigned=self.return_path_unsigned)
 
+    def masking(self) -> Masking:
+        """How addresses are kept in ClickHouse."""
+        secrets = [secret.get_secret_value() for secret in self.analytics_address_secret]
+        return Masking(self.analytics_addresses, secrets[0] if secrets else "")
+
     def allowed(self) -> Allowed:
         """How long a message may stay in its state before the audit tells it."""
         return Allowed(
@@ -329,7 +379,11 @@ class Settings(BaseSettings):
     @property
     def warehouse(self) -> str:
         """URL where ClickHouse answers queries; empty: nowhere."""
-        return self.clickhouse or (f"http://{self.clickhouse_http}" if self.clickhouse_http else "")
+        if self.clickhouse or not self.clickhouse_http:
+            return self.clickhouse
+        secret = self.clickhouse_http_secret
+        user = f"default:{quote(secret[0].get_secret_value(), safe='')}@" if secret else ""
+        return f"http://{user}{self.clickhouse_http}"
 
     @property
     def content(self) -> str:

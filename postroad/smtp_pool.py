@@ -71,15 +71,14 @@ class _Spot:
     alarm: asyncio.TimerHandle | None = None  # when the next connection may begin
 
 
-def spacing(per_minute: int) -> tuple[float, int]:
-    """Seconds between new connections, and how many may begin at once, for a cap that holds in any 60 s.
+def spacing(per_minute: int) -> tuple[float, float]:
+    """Seconds between new connections, and how many may begin at once (a part of one: so much of it may a late one be caught
+    up with), for a cap that holds in any 60 s.
 
-    It holds also across two owners of a site who know nothing of each other: from 40 on since 92 % come evenly and 3 % at
+    It holds also across two owners of a site who know nothing of each other: from 40 on since 95 % come evenly and 2 % at
     once, twice; below, the pool lets the first one wait as well.
     """
-    if per_minute >= CALM:
-        return 60 / (0.92 * per_minute), max(1, per_minute * 3 // 100)
-    return 60 / (0.95 * per_minute), 1
+    return 60 / (0.95 * per_minute), max(1.0, 0.02 * per_minute) if per_minute >= CALM else 1.0
 
 
 class Pool:
@@ -152,6 +151,11 @@ class Pool:
         if spot is None or not spot.open:
             return pause > self._wait_s
         return now < spot.full_until and (spot.open >= limits.connections or pause > 0)
+
+    def free(self, place: Place, limits: Limits) -> int:
+        """How many connections of a place are idle or may yet be opened; below zero where some wait for one."""
+        spot = self._sites.get(place.site, {}).get(place.source.name)
+        return limits.connections - (spot.open - len(spot.idle) + len(spot.waiters) if spot else 0)
 
     def discard(self, place: Place, address: str) -> None:
         """Close the idle connections of a place to an address: one of them turned out to be stale."""

@@ -28,6 +28,7 @@ from typing import BinaryIO, NamedTuple, cast, get_args
 
 from avro.records import Suppression, SuppressionEntry, SuppressionReason
 from postroad import suppression
+from postroad.spreadsheet import guarded, plain
 from postroad.suppression_rows import Fault, rows
 
 OWN = ("tenant", "recipient", "reason", "at", "expires_at", "source", "by", "cause", "evidence", "detail")
@@ -61,7 +62,6 @@ _FORMS = (
     *(_Form("list", frozenset((name,)), name, exactly=True)
       for name in ("email", "email_address", "emailaddress", "address", "recipient")),
 )  # fmt: skip
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # OWASP, CSV injection: what a spreadsheet computes; quotes that we put there
 _NUMBER = re.compile(r"[0-9]{1,14}(\.[0-9]{1,9})?")
 _MS_FROM = 1e11  # a Unix time in ms; in seconds that is the year 5138
 LAST_MS = 253_402_300_799_000  # the end of the year 9999
@@ -135,7 +135,7 @@ def _entry(
 ) -> Suppression:
     """Raises ValueError."""
     if form.name == "postroad":
-        values = {name: _plain(value) for name, value in values.items()}
+        values = {name: plain(value) for name, value in values.items()}
     at = _time(values.get(form.at, ""), now)
     why = _reason(values, form) if form.name != "list" else cast(SuppressionReason, reason)
     said = values.get("evidence") or f"{form.name} {why} {_iso(at) if values.get(form.at) else 'undated'}"
@@ -194,8 +194,7 @@ def _iso(ms: int) -> str:
 
 
 def row(entry: SuppressionEntry) -> list[str]:
-    """The cells of an entry, in the order of OWN. One that a spreadsheet would compute has an apostrophe in front (OWASP, CSV
-    injection), which `read` takes away again; control characters are spaces."""
+    """The cells of an entry, in the order of OWN; those that a spreadsheet would compute are guarded, which `read` takes away again."""
     of = entry["reason"], entry["at"]
     last = next((each["evidence"] for each in entry["evidence"] if (each["reason"], each["at"]) == of), "")
     expires = entry.get("expires_at")
@@ -203,12 +202,4 @@ def row(entry: SuppressionEntry) -> list[str]:
         entry["tenant"], entry["recipient"], entry["reason"], _iso(entry["at"]), "" if expires is None else _iso(expires),
         entry["source"], entry["by"], entry["cause"], last, entry["detail"],
     ]  # fmt: skip
-    return [_guarded("".join(c if c.isprintable() else " " for c in cell)) for cell in cells]
-
-
-def _guarded(cell: str) -> str:
-    return f"'{cell}" if _FORMULA.match(cell) else cell
-
-
-def _plain(cell: str) -> str:
-    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
+    return [guarded(cell) for cell in cells]

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 RUNBOOKS = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
 PAGES = [ROOT / "README.md", *RUNBOOKS]
 WANTED = {"rolling-upgrade", "rolling-restart", "broker-loss", "lost-rocksdb", "clickhouse-away", "disk-full",
-          "stalled-worker", "dead-letters", "site-refuses"}  # fmt: skip
+          "stalled-worker", "dead-letters", "site-refuses", "analytics"}  # fmt: skip
 # Names in code spans that end like settings and are none: columns, fields.
 NOT_OURS = {"possible_duplicate", "submission_id"}
 

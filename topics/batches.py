@@ -62,12 +62,22 @@ class BatchRunner(Runner):
                 if sum(len(batch.records) for batch in self._waiting) < self.stage.flush_records:
                     await asyncio.sleep(self.stage.flush_s)
                 self._full.clear()
-                batches, self._waiting = self._waiting, []
-                await self._flush(batches)
+                await self._flush(self._take())
         except asyncio.CancelledError:
             raise
         except BaseException as exc:
             give_up(exc)
+
+    def _take(self) -> list[Batch]:
+        """About `flush_records` of what waits; while they are stored, the fetcher goes on with the partitions that have room."""
+        number = records = 0
+        while number < len(self._waiting) and records < self.stage.flush_records:
+            records += len(self._waiting[number].records)
+            number += 1
+        taken, self._waiting = self._waiting[:number], self._waiting[number:]
+        if self._waiting:
+            self._full.set()
+        return taken
 
     async def _flush(self, batches: list[Batch]) -> None:
         """Until the batches are stored, or not ours any more."""
@@ -136,14 +146,24 @@ class BatchRunner(Runner):
         rows: list[tuple[int, int, Any]] = []
         refused: list[tuple[tuple[int, int], Any, Exception]] = []
         records = {(record.partition, record.offset): record for batch in batches for record in batch.records}
+        body_of = self.wiring.codecs[self.stage.reads[0]].body if self.stage.packed else None
         for place, record in records.items():
+            if body_of is not None and (body := body_of(record.value)) is not None:
+                rows.append((*place, body))
+                continue
             value = await self._value(record)
             if isinstance(value, DecodeError):
                 refused.append((place, record, value))
             else:
                 rows.append((*place, value))
         for partition, offset, error in await self._writer(rows, self.wiring.services):
-            refused.append(((partition, offset), records[partition, offset], ValueError(error)))
+            record = records[partition, offset]
+            value = (
+                await self._value(record) if body_of is not None else None
+            )  # the store has read it, and says only that it cannot
+            refused.append(
+                ((partition, offset), record, value if isinstance(value, DecodeError) else ValueError(error))
+            )
         return refused
 
     async def _value(self, record: Any) -> Any:

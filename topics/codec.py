@@ -136,6 +136,16 @@ class Codec:
             raise self._trailing(len(raw) - stream.tell())
         return value
 
+    def body(self, raw: bytes | None) -> bytes | None:
+        """What follows the header of a record that has our own schema; None for any other, and for a large one."""
+        if raw is None or len(raw) > LARGE or not raw.startswith(self._header):
+            return None
+        return raw[len(self._header) :]
+
+    def of_body(self, body: bytes) -> Any:
+        """The record that `body` of some codec of this schema gave. Raises DecodeError."""
+        return self.decode(self._header + body)
+
     async def register(self, topic: str) -> int:
         """Make our schema the latest of `topic` (its full name) and write its id from now on.
 

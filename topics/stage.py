@@ -184,8 +184,10 @@ class BatchStage(Declared):
     first `write` of an assignment and after every error of one. `write([(partition, offset, value), ...])` returns what can
     never be stored, for the dead letters. A write that raises is tried again after `recover`, for ever. One that takes longer
     than `store_s` hangs, and the worker is started again (topics/stall.py); ClickHouse's client waits 120 s for an answer.
+    `packed`: a value may be bytes, what `Codec.body` gives; a store that takes whole columns reads them faster than we make dictionaries.
     """
 
+    packed: bool = False
     flush_s: float = 0.5
     flush_records: int = 20_000
     store_s: float = 300.0

@@ -1,6 +1,6 @@
 -- Who complains: by site, kind of complaint and the feedback loop that told it; with the share of what the site took in the same time.
 -- Parameters: tenant, since, until (when it came).
--- Columns: site, reason (abuse, fraud, opt-out...), loop (who reported, as it calls itself), complaints (messages), delivered (to the site), share (0 to 1).
+-- Columns: site, reason (abuse, fraud, opt-out...), loop (who reported, as it calls itself), complaints (messages), delivered (to the site, in whole hours), share (0 to 1).
 -- Example: run(warehouse, "complaint_sources", tenant="shop")
 SELECT site, reason, loop, complaints, delivered, if(delivered = 0, 0, round(complaints / delivered, 5)) AS share
 FROM
@@ -13,9 +13,9 @@ FROM
 ) AS told
 ANY LEFT JOIN
 (
-    SELECT site, uniqExact(message_id) AS delivered
-    FROM events
-    WHERE ts >= {since:DateTime} AND ts < {until:DateTime} AND ({tenant:String} = '' OR tenant = {tenant:String})
+    SELECT site, sum(messages) AS delivered
+    FROM hours FINAL
+    WHERE hour >= toStartOfHour({since:DateTime}) AND hour < {until:DateTime} AND ({tenant:String} = '' OR tenant = {tenant:String})
         AND kind = 'delivered'
     GROUP BY site
 ) AS taken

@@ -8,8 +8,8 @@
 SELECT
     last_site AS site,
     count() AS waiting,
-    sum(last_kind = 'deferred') AS deferred,
-    min(accepted) AS oldest,
+    sum(last_state = 'deferred') AS deferred,
+    min(accepted_at) AS oldest,
     minIf(due, toUInt32(due) > 0) AS next,
     argMax(last_reason, at) AS reason,
     argMaxIf(code, replied_at, code > 0) AS reply_code,
@@ -18,28 +18,37 @@ SELECT
 FROM
 (
     SELECT
+        accepted_at,
         message_id,
-        min(accepted_at) AS accepted,
-        max(ts) AS at,
-        argMax(kind, place) AS last_kind,
-        argMax(site, place) AS last_site,
-        argMax(reason, place) AS last_reason,
-        argMax(due_at, place) AS due,
-        argMaxIf(reply_code, place, kind = 'deferred') AS code,
-        argMaxIf(reply, place, kind = 'deferred') AS text,
-        maxIf(ts, kind = 'deferred') AS replied_at
-    FROM
-    (
-        SELECT message_id, accepted_at, ts, kind, site, reason, due_at, reply_code, reply,
-            (toUInt64(round) * 65536 + attempt, toUInt8(kind IN ('scheduled', 'deferred', 'held')), toUInt64(toUInt32(ts)) * 1000 + ts_ms) AS place
-        FROM events
-        WHERE ts >= {since:DateTime} AND ts < {until:DateTime} AND ({tenant:String} = '' OR tenant = {tenant:String})
-            AND kind NOT IN ('accepted', 'reported', 'complained', 'late_bounce', 'noted')
-    )
+        argMax(state, version) AS last_state,
+        argMax(site, version) AS last_site,
+        argMax(reason, version) AS last_reason,
+        argMax(due_at, version) AS due,
+        argMax(state_at, version) AS at
+    FROM messages
+    WHERE (accepted_at, message_id) IN
+        (
+            SELECT accepted_at, message_id
+            FROM messages
+            WHERE NOT ended AND state_at >= {since:DateTime} AND state_at < {until:DateTime}
+                AND ({tenant:String} = '' OR tenant = {tenant:String})
+        )
+    GROUP BY accepted_at, message_id
+    HAVING max(ended) = 0 AND last_state IN ('scheduled', 'deferred', 'routed') AND ({site:String} = '' OR last_site = {site:String})
+) AS waits
+ANY LEFT JOIN
+(
+    SELECT
+        message_id,
+        argMax(reply_code, toUInt64(toUInt32(ts)) * 1000 + ts_ms) AS code,
+        argMax(reply, toUInt64(toUInt32(ts)) * 1000 + ts_ms) AS text,
+        max(ts) AS replied_at
+    FROM events
+    WHERE ts >= {since:DateTime} AND ts < {until:DateTime} AND ({tenant:String} = '' OR tenant = {tenant:String})
+        AND kind = 'deferred' AND message_id IN (SELECT message_id FROM messages WHERE NOT ended)
     GROUP BY message_id
-    HAVING countIf(kind IN ('delivered', 'bounced', 'dropped', 'rejected', 'expired', 'cancelled')) = 0
-        AND last_kind IN ('scheduled', 'deferred', 'routed') AND ({site:String} = '' OR last_site = {site:String})
-)
+) AS replies
+USING message_id
 GROUP BY last_site
 ORDER BY waiting DESC, site
 LIMIT 1000

@@ -49,7 +49,7 @@ def run(folder: Path, short: bool) -> dict[str, Any]:
     if not under_way or rest <= 0:
         print("  the broadcast does not run beside the transactional mail: nothing was compared")
         return {"fairness_ratio": 0.0}
-    before, during = percentile(quiet, 95), percentile(busy, 95)
+    before, during = percentile(quiet, 0.95), percentile(busy, 0.95)
     print(f"  p95 {before:.0f} ms quiet ({len(quiet)} messages), {during:.0f} ms during the broadcast ({len(busy)})")
     return {"fairness_ratio": round(during / before, 2), "quiet_p95_ms": round(before), "busy_p95_ms": round(during)}
 

@@ -138,6 +138,7 @@ host_lookup =
 rfc1413_hosts =
 never_users =
 smtp_accept_max = 100
+smtp_accept_queue_per_connection = 0
 begin acl
 check:
   deny !encrypted = *

@@ -51,7 +51,7 @@ class Highest:
 
 
 def run(folder: Path, short: bool) -> dict[str, Any]:
-    """The figures `waiting`, `send_rss_mb`, `schedule_rss_mb`, and `restart_s`."""
+    """The figures `waiting`, `send_rss_mb`, `schedule_rss_mb`, `restart_s`, and how many were `written`."""
     messages = SHORT_MESSAGES if short else MESSAGES
     site = Site("closed", (Host("mx.closed.test", "127.0.3.2"),), ("closed.test",), Behaviour(mode="refuse"))
     others = tuple(name for name in REST if name != "schedule")
@@ -65,8 +65,8 @@ def run(folder: Path, short: bool) -> dict[str, Any]:
                 rig.write(OUTBOUND.send(rig.routed(n, "closed")) for n in range(first, min(first + PIECE, messages)))
                 rig.check()
             print(f"  {messages:,} messages written in {time.monotonic() - began:.0f} s")
-            rests = _rests(rig, watch)
-            print(f"  {'all' if rests else 'NOT ALL'} of them wait after {time.monotonic() - began:.0f} s")
+            on_their_way = _on_their_way(rig, watch, max(100, messages // 50))
+            print(f"  all but {on_their_way:,} of them wait after {time.monotonic() - began:.0f} s")
             ended = asyncio.run(_ended(rig))
             if ended:
                 print(f"  {ended:,} of them have ended, and should wait")
@@ -80,30 +80,30 @@ def run(folder: Path, short: bool) -> dict[str, Any]:
             rig.sleep(5 * LOOK_S)
     print(f"  restart: {took}; memory at most { ({name: round(mb) for name, mb in highest.mb.items()}) } MB")
     return {
-        "waiting": messages - ended if rests else 0, "send_rss_mb": round(highest.mb["send-0"], 1),
-        "schedule_rss_mb": round(highest.mb["schedule"], 1), "restart_s": max(took.values()),
+        "waiting": messages - ended - on_their_way, "send_rss_mb": round(highest.mb["send-0"], 1),
+        "schedule_rss_mb": round(highest.mb["schedule"], 1), "restart_s": max(took.values()), "written": messages,
     }  # fmt: skip
 
 
-def _rests(rig: Rig, watch: Watch) -> bool:
-    """Wait until nothing is left in the topics of send and schedule: False when it gets no less."""
+def _on_their_way(rig: Rig, watch: Watch, few: int) -> int:
+    """Wait until `few` records are left in the topics of send and schedule, or it gets no fewer; how many there are. Never none:
+    what waits comes back, is tried, and has found the site closed; of a million that is a thousand a second."""
     least, moved, since, said = 1 << 60, time.monotonic(), time.monotonic(), time.monotonic()
     rig.sleep(3 * LOOK_S)
     while time.monotonic() - since < DRAIN_S:
         lag = sum(place.lag for place in list(watch.places.values()))
-        # A few are always on their way round: what is tried again, and has found the site closed
-        if watch.looked_at > since and lag < 100:
-            return True
+        if watch.looked_at > since and lag < few:
+            return lag
         if lag < least:
             least, moved = lag, time.monotonic()
         elif time.monotonic() - moved > STALLED_S:
             print(f"  {lag:,} records wait in the topics, and get no fewer")
-            return False
+            return lag
         if time.monotonic() - said > SAY_S:
             said = time.monotonic()
             print(f"  {lag:,} records are on their way", flush=True)
         rig.sleep(2 * LOOK_S)
-    return False
+    return lag
 
 
 async def _ended(rig: Rig) -> int:
@@ -117,6 +117,6 @@ def broken(result: dict[str, Any]) -> list[str]:
              if result[name] >= MAX_MB]  # fmt: skip
     if result["restart_s"] > MAX_RESTART_S:
         found.append(f"a restart took {result['restart_s']:g} s, at most {MAX_RESTART_S:g}")
-    if not result["waiting"]:
-        found.append("the messages do not come to rest")
+    if result["waiting"] < 0.95 * result["written"]:
+        found.append(f"{result['waiting']:,} of {result['written']:,} messages have come to rest")
     return found

@@ -13,7 +13,7 @@ from typing import Self
 from deploy.local import child
 from loadtest.delivery.debian import Jail, Unavailable, unpack
 
-START_S = 30.0
+START_S = 90.0
 WORKER = "127.0.90.9"
 SIGNATURES_MAX = 10
 

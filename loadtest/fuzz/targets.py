@@ -295,7 +295,8 @@ def judge(data: bytes) -> None:
     judgement = bounces.judge(code, status, text, action=action, site=site)
     _judged(judgement)
     if judgement.bounce_class == "hard":
-        assert action != "delayed" and not 400 <= code < 500, judgement
+        assert action != "delayed", judgement
+        assert not 400 <= code < 500 or (action == "failed" and judgement.reason == "user-unknown"), judgement
     verdict = bounces.classify(Reply(code, status, text), "rcpt", site)
     same = bounces.judge(code, status, text, phase="rcpt", site=site)
     assert verdict.outcome != "hard" or same.bounce_class == "hard", (verdict, same)

@@ -25,13 +25,14 @@ from postroad import events, ids
 from postroad.checks import check_content
 from postroad.returnpath import named
 from postroad.settings import Settings
-from topics.catalogue import DEAD_LETTERS, ENDINGS, REPORTS, SCORED
-from topics.codec import Codec
+from topics.catalogue import DEAD_LETTERS, ENDINGS, EVENTS, REPORTS, SCORED
+from topics.codec import Codec, DecodeError
 from topics.consumer import Batch
 from topics.effects import EffectRunner
 from topics.installation import Installation
 from topics.outputs import Outputs
 from topics.pure import StageRunner
+from topics.stage import Unstorable
 from topics.unreadable import Unreadable
 
 STAGES = [import_module(f"agents.{name}").stage for name in worker.STAGES]
@@ -314,10 +315,22 @@ class Bench:
         assert silent or self.written > written, f"after {what} a good record of {topic.name} has no outcome"
 
 
+def unread(rows):
+    """What a sink cannot read of rows that come as bytes."""
+    found = []
+    for partition, offset, value in rows:
+        try:
+            if isinstance(value, bytes):
+                CODECS[EVENTS].of_body(value)
+        except DecodeError as error:
+            found.append(Unstorable(partition, offset, str(error)))
+    return found
+
+
 @pytest.fixture
 def bench(request, tmp_path, services, monkeypatch):
     monkeypatch.setattr("postroad.departure.PATIENCE_MS", 0)  # no real waiting
-    sink = SimpleNamespace(recover=lambda committed: None, write=lambda rows: [])
+    sink = SimpleNamespace(recover=lambda committed: None, write=unread)
     monkeypatch.setattr(events_sink, "_sink", lambda services: sink)
     services.messages_at_once = lambda key: 100
     services.settings = services.settings.model_copy(update={"clickhouse": "clickhouse://there", "clickhouse_http": ""})

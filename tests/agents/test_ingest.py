@@ -265,14 +265,14 @@ async def test_a_mail_merge_that_takes_longer_than_prepare_gets_done(services, m
     monkeypatch.setattr(services.contents, "put", slow)
     runner = Scripted(dataclasses.replace(stage, prepare_s=0.05), services, NOW)
     given, tries = mail_merge(30), 0
-    while tries < 30:
+    while tries < 40:  # one more is done each time, however busy the machine
         runner._offset, tries = -1, tries + 1  # the same record again
         try:
             outputs = await runner.feed(SUBMISSIONS, given)
             break
         except Hold:
             continue
-    assert 1 < tries < 30
+    assert 1 < tries < 40
     messages = values(outputs, ACCEPTED)
     assert len(messages) == 30 and services.contents.written == 30, "each once"
     for n, message in enumerate(messages):

@@ -78,7 +78,7 @@ def test_quiesce_waits_for_what_runs_under_the_prefix_and_for_nothing_else(runni
 
     def slow(query_id, seconds):
         """A query that lasts: 18.16 sleeps at most 3 s a block."""
-        client = warehouse._client()
+        client = warehouse.client()
         client.execute(f"SELECT sleep({seconds})", query_id=query_id)
         client.disconnect()
 

@@ -6,7 +6,9 @@ import pytest
 from event_rows import NOON_MS, event, rows
 
 from analytics import queries
+from analytics.rows import columns_of
 from analytics.sink import Sink
+from postroad import ids
 
 NOON = datetime.fromtimestamp(NOON_MS / 1000, UTC)
 SINCE = {"since": NOON - timedelta(hours=1)}
@@ -51,6 +53,7 @@ def filled(warehouse):
     sink.recover({0: 0})
     sink.write(rows(EVENTS))
     sink.write(rows(repeats, first=len(EVENTS)))
+    sink.roll()
     return warehouse
 
 
@@ -119,6 +122,30 @@ def test_timeline(filled):
     assert queries.run(filled, "timeline", message="' OR 1 = 1 --").rows == []
 
 
+@pytest.mark.parametrize("rolled", [True, False])
+def test_a_timeline_reads_few_days_and_misses_nothing(warehouse, rolled):
+    """Of a message whose id says when it was accepted; what came back weeks after the end is in it, and what a slow stage told again."""
+    id, day = ids.message_id(NOON_MS, "shop", "s1", "0:0", "ann@example.org"), 86_400_000
+    told = [
+        event(id, after_ms=-50),
+        event(id, "deferred", 1000, attempt=1),
+        event(id, "delivered", 3 * day, attempt=2),
+        event(id, "routed", 3 * day + 3_600_000),
+        event(id, "late_bounce", 30 * day, attempt=2, evidence="r1"),
+        event(id, "complained", 60 * day, attempt=2, evidence="r2"),
+    ]
+    if rolled:
+        sink = Sink(warehouse, "g")
+        sink.recover({0: 0})
+        sink.write(rows([*told, event("other", "complained", 61 * day, evidence="r2")]))
+    else:  # rows of before there was a table of messages
+        warehouse.insert("events", columns_of(rows(told), 0))
+    found = [row["kind"] for row in queries.run(warehouse, "timeline", message=id).dicts()]
+    assert found == [each["kind"] for each in told]
+    almost = id[:-1] + ("0" if id[-1] != "0" else "4")
+    assert queries.run(warehouse, "timeline", message=almost).rows == []
+
+
 def test_bounce_reasons_by_site(filled):
     assert ask(filled, "bounce_reasons_by_site") == [("gmail", "user-unknown", "5.1.1", 1, "550 5.1.1 no")]
 
@@ -167,12 +194,12 @@ def test_wrong_use_is_an_error_that_says_what_there_is(warehouse):
 
 
 def test_a_date_alone_is_its_midnight_in_utc():
-    from analytics.queries import _time
+    from analytics.queries import moment
 
-    assert _time("2026-01-31") == datetime(2026, 1, 31, tzinfo=UTC)
-    assert _time("2026-01-31T10:00:00+01:00") == datetime(2026, 1, 31, 9, tzinfo=UTC)
+    assert moment("2026-01-31") == datetime(2026, 1, 31, tzinfo=UTC)
+    assert moment("2026-01-31T10:00:00+01:00") == datetime(2026, 1, 31, 9, tzinfo=UTC)
     with pytest.raises(ValueError, match="is not a time"):
-        _time("yesterday")
+        moment("yesterday")
 
 
 def test_queue(warehouse):
@@ -227,7 +254,7 @@ def test_phases_and_policy_are_kept(warehouse):
     sink.recover({0: 0})
     wrong = event("x", phases={"connect": "soon"})
     rejected = sink.write(rows([event("p", "deferred", shaping="abc", phases={"connect": 12, "rcpt": 1 << 40}), wrong]))
-    assert [each.event["message_id"] for each in rejected] == ["x"]
+    assert [each.offset for each in rejected] == [1]
     (row,) = queries.run(warehouse, "timeline", message="p").dicts()
     assert (row["shaping"], row["phases"], row["phase_ms"]) == ("abc", ["connect", "rcpt"], [12, (1 << 32) - 1])
 
@@ -246,6 +273,7 @@ def test_what_came_back_is_told_apart_from_the_end(filled):
     sink = Sink(filled, "g")
     sink.recover({0: 100})
     sink.write(rows(BACK, first=100))
+    sink.roll()
     assert [
         ask(filled, name) for name in ("conservation", "ends_by_site", "latency", "ends_by_reason", "queue")
     ] == before

@@ -18,6 +18,7 @@ def loaded(warehouse, events):
     sink.recover({0: 0})
     sink.write(rows(events))
     sink.write(rows(events, first=len(events)))
+    sink.roll()
     return lambda name, **params: queries.run(warehouse, name, **{"since": NOON - timedelta(days=1)} | params).rows
 
 
@@ -157,10 +158,18 @@ def test_anomalies(warehouse, now, told):
         events += [ended(f"w{week}-{n}", after_ms=-week * WEEK_MS) for n in range(count)]
         events += [ended(f"v{week}-{n}", after_ms=-week * WEEK_MS + 3_600_000) for n in range(count)]
     found = loaded(warehouse, events)("anomalies", since=NOON, until=NOON + timedelta(hours=1))
-    assert found == ([(NOON, "gmail", "delivered", now, 70.0, round(now / 70, 2))] if told else [])
+    assert found == ([(NOON, "gmail", "delivered", now, 70.0, round(now / 70, 2), 4)] if told else [])
 
 
 @pytest.mark.parametrize(("now", "told"), [(19, False), (20, True)])
 def test_what_never_was_is_an_anomaly_from_20_on(warehouse, now, told):
-    found = loaded(warehouse, [ended(f"m{n}", "complained") for n in range(now)])("anomalies", since=NOON)
-    assert found == ([(NOON, "gmail", "complained", 20, 0.0, 0.0)] if told else [])
+    events = [ended(f"m{n}", "complained") for n in range(now)]
+    found = loaded(warehouse, [*events, ended("old", after_ms=-2 * WEEK_MS)])("anomalies", since=NOON)
+    assert found == ([(NOON, "gmail", "complained", 20, 0.0, 0.0, 2)] if told else [])
+
+
+def test_nothing_is_unusual_in_the_first_week(warehouse):
+    ask = loaded(warehouse, [ended(f"m{n}") for n in range(50)])
+    assert ask("anomalies", since=NOON, until=NOON + timedelta(days=6)) == []
+    ((_, _, _, messages, usual, *_),) = ask("anomalies", since=NOON, until=NOON + timedelta(days=8))
+    assert (messages, usual) == (0, 50), "a week later nothing came"

@@ -79,6 +79,10 @@ def test_what_a_user_can_put_right_is_one_line_and_status_1(tmp_path):
     [
         (["suppressions", "add", "not an address"], "postroad:"),
         (["query", "nonsense"], "no query 'nonsense'"),
+        (["query", "latency", "--param", "site"], "is written NAME=VALUE, where NAME is one of since, tenant, until"),
+        (["query", "latency", "--param", "message=x"], "'message=x': a parameter of latency"),
+        (["query", "latency", "--format", "parquet", "--out", "no/such/folder"], "postroad:"),
+        (["query", "latency", "--out", "x.csv"], "postroad:"),
         (["timeline", "x' OR 1"], "is not a message id"),
         (["send", "pyproject.toml", "--to", "a@b.test", "--tenant", "t"], "no From header"),
         (["send", "absent.eml", "--to", "a@b.test", "--tenant", "t"], "No such file"),
@@ -170,3 +174,29 @@ def test_a_submission_is_made_of_the_file(monkeypatch, tmp_path):
     assert value["sender"] == {"address": "joerg@acme.example", "name": "Jörg"}
     assert [r["address"] for r in value["recipients"]] == ["a@b.test", "c@d.test"]
     assert (value["raw"], value["stream"]) == (mail.read_bytes(), "broadcast")
+
+
+def test_query_lists_describes_and_writes_files(monkeypatch, tmp_path):
+    from analytics.sql import Rows
+
+    asked = {}
+
+    def answer(_, name, **params):
+        asked.update(params, name=name)
+        return Rows(["site", "n"], [("=1+1", 7)], ["String", "UInt64"])
+
+    monkeypatch.setattr("analytics.queries.run", answer)
+    monkeypatch.setattr(cli, "_warehouse", lambda: None)
+    listed = runner.invoke(cli.app, ["query", "--list"]).output
+    assert "\nlatency: Time from accepted to delivered" in listed
+    assert "Parameters: tenant, since" in runner.invoke(cli.app, ["query", "latency", "--describe"]).output
+    shown = runner.invoke(
+        cli.app, ["query", "campaign_funnel", "--param", "tag=a=b", "--tenant", "t", "--format", "csv"]
+    )
+    assert shown.stdout_bytes == b"site,n\r\n'=1+1,7\r\n"
+    assert asked == {"name": "campaign_funnel", "tag": "a=b", "tenant": "t"}
+    file = tmp_path / "a.json"
+    assert runner.invoke(cli.app, ["query", "latency", "--format", "json", "--out", str(file)]).output == ""
+    assert file.read_text() == '{"site": "=1+1", "n": 7}\n'
+    wrong = runner.invoke(cli.app, ["query", "latency", "--out", str(file)])
+    assert "a table is for the terminal" in str(wrong.exception)

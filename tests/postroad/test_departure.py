@@ -180,3 +180,31 @@ async def test_a_broadcast_does_not_yield_for_ever(monkeypatch: pytest.MonkeyPat
     async with asyncio.timeout(5):
         await began(departures, ("broadcast", leaves(departures, pace, 5.0, False)), order)
     assert order == ["broadcast"]
+
+
+@pytest.mark.parametrize(
+    ("stream", "free", "waits"), [("broadcast", 1, True), ("broadcast", 2, False), ("transactional", 1, False)]
+)
+async def test_a_broadcast_waits_for_its_rate_without_the_last_connection(
+    stream: str, free: int, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    road, asked = Road('[site."s.test"]\nmessages_per_second = 10\n'), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        road.later(seconds)
+
+    class Client:
+        pool = SimpleNamespace(free=lambda place, limits: free)
+
+        async def deliver(self, *arguments: Any) -> Any:
+            asked.append(road.seconds)
+            await arguments[-1].begin()
+            return SimpleNamespace(outcome="replied")
+
+    monkeypatch.setattr(departure.asyncio, "sleep", sleep)
+    first, found = road.leave(stream), road.leave(stream)
+    assert isinstance(first, Leave) and isinstance(found, Leave)
+    await road.departures.begin(first)
+    began, one = road.seconds, {**message(stream), "route": {**message(stream)["route"], "hosts": []}}
+    await road.departures.deliver(cast(Any, Client()), found, cast(Any, one), cast(Any, None), b"", road.state)
+    assert found.has_begun and road.seconds - began > 0.08 and (asked[0] > began) == waits

@@ -99,3 +99,33 @@ async def test_dead_letters_that_are_not_taken_end_the_worker(bench, cause):
         await asyncio.wait_for(bench.runner._flush([bench.batch(b"broken")]), 20)
     assert bench.finished == []
     assert bench.runner.metrics.counts["held"] == 0
+
+
+async def test_a_packed_stage_is_given_bytes_of_our_own_schema_and_records_of_others(bench):
+    bench.runner.stage.packed = True
+    given = []
+
+    async def write(rows, services):
+        given.extend(rows)
+        return []
+
+    bench.runner._writer = write
+    other = Codec(SCHEMA)
+    other._header = b"\0\0\0\0\7"
+    bench.runner.codec_of[SOURCE.name]._writers[other._header] = None  # known by another header
+    await bench.runner._flush([bench.batch(CODEC.encode(event(0)), b"broken", other.encode(event(2)))])
+    assert [(offset, value if isinstance(value, bytes) else value["kind"]) for _, offset, value in given] == [
+        (0, CODEC.body(CODEC.encode(event(0)))), (2, event(2)["kind"]),
+    ]  # fmt: skip
+    assert CODEC.of_body(given[0][2]) == CODEC.decode(CODEC.encode(event(0)))
+    assert [letter["offset"] for letter in bench.dead] == [1]
+
+
+async def test_a_backlog_is_taken_in_parts_in_its_order(bench):
+    bench.runner.stage.flush_records = 4
+    batches = [bench.batch(*[b"x"] * 3) for _ in range(5)]
+    bench.runner._waiting = list(batches)
+    assert bench.runner._take() == batches[:2] and bench.runner._full.is_set()
+    assert bench.runner._take() == batches[2:4]
+    bench.runner._full.clear()
+    assert bench.runner._take() == batches[4:] and not bench.runner._full.is_set()
