@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jwt
 
 from avro.records import ApiKey, Tenant
-from gateway.inbound import network
+from gateway.host import network
 from postroad import keys
 
 log = logging.getLogger(__name__)
@@ -49,12 +49,19 @@ class Identity:
         """The key that a client presents, or whose token it presents. Raises Refused, later each time."""
         now = int(self._clock() * 1000)
         key = keys.verify(presented, self._followed, now) if presented.startswith("pr_") else self._of_token(presented)
-        tenant = self._tenants.get(key["tenant"]) if key is not None and keys.in_force(key, now) else None
-        if key is not None and tenant is not None and tenant.get("active", True):
+        if key is not None and (key := self.still(key)) is not None:
             self.used[key["key_id"]] = now
             return key
         await self._fail(presented, peer)
         raise Refused("the key or token is not known, or not in force any more")
+
+    def still(self, key: ApiKey) -> ApiKey | None:
+        """The key as it is now, where it is in force and its tenant active."""
+        found = self._followed.get(key["key_id"])
+        tenant = self._tenants.get(key["tenant"])
+        if found is None or tenant is None or not tenant.get("active", True):
+            return None
+        return found if keys.in_force(found, int(self._clock() * 1000)) else None
 
     def token(self, key: ApiKey) -> tuple[str, int]:
         """A token for a key, and for how many seconds it is good. Raises ValueError where the installation gives none."""

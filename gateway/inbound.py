@@ -16,17 +16,16 @@ the same report_id, and counts once.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import ssl
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Protocol
 
 from avro.records import Report, Tenant
-from gateway.session import TOO_MANY, Busy, Session
+from gateway.host import STORE_S, Bounds, Host, text
+from gateway.session import Session
 from postroad.addresses import BadAddress, ascii_domain, key
 from postroad.content import ContentStore, ContentUnavailable
 from postroad.returnpath import Forged, ReturnPathError
@@ -35,13 +34,6 @@ from postroad.settings import Settings
 log = logging.getLogger(__name__)
 
 DOMAINS_S = 5.0  # so long the bounce domains of the tenants are not looked up anew
-STORE_S = (
-    30.0  # RFC 5321 4.5.3.2.6: the peer waits ten minutes for the answer to the dot, and may connect anew after less
-)
-PEERS_MAX = 10_000  # addresses whose rates are kept
-MINUTE_S = 60.0
-CONNECTS_PER_MAIL = 4  # connections a minute of one address, times the mails that it may send
-TEXT_MAX = 254  # characters kept of what a peer says
 KEPT_MAX = 1 << 20  # bytes kept of a mail: more than what postroad.feedback looks at of a report, and blobs stay small
 
 
@@ -56,96 +48,28 @@ class Writer(Protocol):
         """Return when it is safe. Raises Unavailable."""
 
 
-class Inbound:
-    """The rules, and what connections share. `tenants`: as control.tenants has them."""
+class Inbound(Host):
+    """The rules, and what connections share. `tenants`: as control.tenants has them. Counts besides: taken, refused_recipients, forged."""
 
     def __init__(
         self, settings: Settings, tenants: Mapping[str, Tenant], contents: ContentStore, writer: Writer,
         *, tls: ssl.SSLContext | None = None, clock: Callable[[], float] = time.monotonic,
     ):  # fmt: skip
+        super().__init__(Bounds(
+            settings.inbound_connections, settings.inbound_peer_connections, settings.inbound_peer_per_minute,
+            settings.inbound_size_max, settings.inbound_timeout_s,
+        ), clock)  # fmt: skip
         self._settings, self._tenants, self._contents, self._writer = settings, tenants, contents, writer
-        self._tls, self._clock = tls, clock
+        self._tls = tls
         self._return_paths = settings.return_paths()
         self._feedback = frozenset(settings.feedback_addresses)
         self._domains: frozenset[str] = frozenset()
         self._domains_until = 0.0
-        self._sessions: set[Session] = set()
-        self._connections: Counter[str] = Counter()  # now, by peer
-        self._connects, self._mails = _Rate(clock), _Rate(clock)
-        self._server: asyncio.Server | None = None
-        self._stopping = False
-        self.counts: Counter[str] = Counter()
-        """connections, refused_connections, taken, refused_recipients, forged, put_off, failed."""
 
-    # -- the server ----------------------------------------------------------------------------------------------------
-    async def open(self, host: str, port: int) -> int:
-        """Listen; returns the port. Raises OSError."""
-        server = await asyncio.get_running_loop().create_server(self._protocol, host, port, backlog=1024)
-        self._server = server
-        return int(server.sockets[0].getsockname()[1])
-
-    async def close(self, grace_s: float) -> None:
-        """Take no more connections; what is being stored may end for so long; all others are told to come again."""
-        self._stopping = True
-        assert self._server is not None
-        self._server.close()
-        deadline = time.monotonic() + grace_s
-        while self._sessions:
-            late = time.monotonic() > deadline
-            for session in list(self._sessions):
-                if late or not session.storing:
-                    session.end("421 4.3.2 this host stops, try again later")
-            if late:
-                return
-            await asyncio.sleep(0.05)
-
-    def _protocol(self) -> asyncio.Protocol:
-        settings = self._settings
-        if len(self._sessions) >= settings.inbound_connections:
-            self.counts["refused_connections"] += 1
-            return Busy()
-        return Session(
-            self, hostname=settings.inbound_host or settings.return_path_host or settings.ehlo, ident="ESMTP",
-            data_size_limit=settings.inbound_size_max, enable_SMTPUTF8=True, tls_context=self._tls,
-            timeout=settings.inbound_timeout_s, loop=asyncio.get_running_loop(),
-        )  # fmt: skip
-
-    # -- what sessions ask -----------------------------------------------------------------------------------------------
-    def opened(self, session: Session) -> str:
-        """Note a connection; why it is refused, empty where it is not."""
-        settings, peer = self._settings, network(session.peer)
-        if self._stopping:
-            return "421 4.3.2 this host stops, try again later"
-        if len(self._sessions) >= settings.inbound_connections:
-            self.counts["refused_connections"] += 1
-            return TOO_MANY
-        if self._connections[peer] >= settings.inbound_peer_connections or not self._connects.take(
-            peer, CONNECTS_PER_MAIL * settings.inbound_peer_per_minute
-        ):
-            self.counts["refused_connections"] += 1
-            return "421 4.7.0 too many connections of your address, try again later"
-        self._connections[peer] += 1
-        self._sessions.add(session)
-        self.counts["connections"] += 1
-        return ""
-
-    def closed(self, session: Session) -> None:
-        """A connection has ended."""
-        if session in self._sessions:
-            self._sessions.discard(session)
-            peer = network(session.peer)
-            self._connections[peer] -= 1
-            if not self._connections[peer]:
-                del self._connections[peer]
-
-    def mailed(self, session: Session) -> str:
-        """A peer begins a mail; why it has to wait, empty where it does not."""
-        if self._stopping:
-            return "421 4.3.2 this host stops, try again later"
-        if not self._mails.take(network(session.peer), self._settings.inbound_peer_per_minute):
-            self.counts["put_off"] += 1
-            return "421 4.7.0 too many mails of your address, try again later"
-        return ""
+    def session(self, encrypted: bool) -> Session:
+        """Nobody signs in here."""
+        name = self._settings.inbound_host or self._settings.return_path_host or self._settings.ehlo
+        return Session(self, hostname=name, tls_context=self._tls, auth_exclude_mechanism=["LOGIN", "PLAIN"])
 
     async def handle_EHLO(self, server: Any, session: Any, envelope: Any, name: str, said: list[str]) -> list[str]:
         """Nobody signs in here."""
@@ -162,12 +86,6 @@ class Inbound:
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 OK"
 
-    async def handle_exception(self, error: Exception) -> str:
-        """The peer keeps the mail."""
-        self.counts["failed"] += 1
-        log.error("a session failed", exc_info=error)
-        return "451 4.3.0 an error of this host, try again later"
-
     async def take(self, server: Session, raw: bytes) -> str:
         """Store a mail; the answer to the dot."""
         session, envelope = server.session, server.envelope
@@ -176,13 +94,13 @@ class Inbound:
             async with asyncio.timeout(STORE_S):
                 content = await self._contents.put(raw[:KEPT_MAX])  # its report_id is of the whole
                 forms: dict[str, str] = {}  # an address once, however it is spelt; as it was said first
-                for said in map(_text, envelope.rcpt_tos):
+                for said in map(text, envelope.rcpt_tos):
                     forms.setdefault(key(said), said)
                 reports = [
                     Report(
                         report_id=evidence(rcpt_to, raw), received_at=time.time_ns() // 1_000_000,
-                        mail_from=_text(envelope.mail_from if envelope.mail_from != "<>" else ""), rcpt_to=rcpt_to, content=content,
-                        peer=server.peer, helo=_text(session.host_name), tls=_cipher(server), message_id="",
+                        mail_from=text(envelope.mail_from if envelope.mail_from != "<>" else ""), rcpt_to=rcpt_to, content=content,
+                        peer=server.peer, helo=text(session.host_name), tls=_cipher(server), message_id="",
                     )
                     for rcpt_to in forms.values()
                 ]  # fmt: skip
@@ -235,34 +153,6 @@ def evidence(rcpt_to: str, raw: bytes) -> str:
     ).hexdigest()
 
 
-def network(peer: str) -> str:
-    """What limits go by: an address; of IPv6, the /64 that one host has."""
-    try:
-        address = ipaddress.ip_address(peer)
-    except ValueError:
-        return peer
-    return peer if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
-
-
-class _Rate:
-    """How often each of many did something in the last minute: a bucket that empties evenly. Forgets the longest quiet ones."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._levels: dict[str, tuple[float, float]] = {}
-
-    def take(self, who: str, per_minute: int) -> bool:
-        """Once more, if it may."""
-        now = self._clock()
-        level, at = self._levels.pop(who, (0.0, now))
-        level = max(0.0, level - (now - at) * per_minute / MINUTE_S)
-        may = level + 1 <= per_minute
-        self._levels[who] = (level + may, now)
-        if len(self._levels) > PEERS_MAX:
-            del self._levels[next(iter(self._levels))]
-        return may
-
-
 def _a_labels(domain: str) -> str:
     try:
         return ascii_domain(domain)
@@ -273,8 +163,3 @@ def _a_labels(domain: str) -> str:
 def _cipher(session: Session) -> str:
     found = session.transport.get_extra_info("cipher") if session.transport is not None else None
     return f"{found[1]} {found[0]}" if found else ""
-
-
-def _text(said: Any) -> str:
-    """What a peer says, as text that can be stored."""
-    return str(said or "").encode("utf-8", "surrogateescape").decode("utf-8", "replace")[:TEXT_MAX]

@@ -46,7 +46,7 @@ async def run(settings: Settings, opened: Callable[[Inbound], None] = lambda inb
             await starting
             await inbound.open(host.strip("[]"), int(port))
             opened(inbound)
-            _tell_ready(settings.inbound)
+            tell_ready(f"takes bounces and complaints at {settings.inbound}")
             await stopped
             await inbound.close(settings.grace_s)
     finally:
@@ -63,7 +63,8 @@ async def _ready(tenants: Follower[Tenant], writer: KafkaWriter) -> None:
         await asyncio.sleep(AGAIN_S)
 
 
-def _tell_ready(address: str) -> None:
-    print(f"READY: takes bounces and complaints at {address}", flush=True)
+def tell_ready(what: str) -> None:
+    """To people, and to the supervisor that waits for it."""
+    print(f"READY: {what}", flush=True)
     if path := os.environ.get(READY_FILE):
         Path(path).write_text(str(os.getpid()), "ascii")

@@ -1,4 +1,4 @@
-"""One SMTP connection of the inbound MX: aiosmtpd's, with what a host that the whole world talks to needs besides.
+"""One SMTP connection: aiosmtpd's, with what a host that the whole world talks to needs besides.
 
 RFC 5321, 1870 (SIZE), 3207 (STARTTLS), 6152 (8BITMIME), 6531 (SMTPUTF8).
 
@@ -9,15 +9,17 @@ it is. What a peer sends beyond the limits is read and forgotten, so far; memory
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from aiosmtpd.smtp import SMTP
 
 if TYPE_CHECKING:
-    from gateway.inbound import Inbound
+    from gateway.host import Host
 
 TOO_MANY = "421 4.3.2 too many connections, try again later"
 COMMANDS_MAX = 2_000  # of each kind, of one connection
+COMMAND_MAX = 1_000  # bytes of one: an address of 254 characters in UTF-8, and parameters
 _WASTE = 4  # times the size limit: who sends more than that after all is cut off
 
 
@@ -31,11 +33,16 @@ class Busy(asyncio.Protocol):
 
 
 class Session(SMTP):
-    """One connection; `inbound` decides and stores."""
+    """One connection; `host` decides and stores."""
 
-    def __init__(self, inbound: Inbound, **options: Any) -> None:
-        super().__init__(inbound, command_call_limit=COMMANDS_MAX, auth_exclude_mechanism=["LOGIN", "PLAIN"], **options)
-        self.inbound, self.peer, self.refused = inbound, "", False
+    def __init__(self, host: Host, **options: Any) -> None:
+        #: aiosmtpd's is of the class, and grows with each EHLO of anybody
+        self.command_size_limits = defaultdict(lambda: COMMAND_MAX)
+        super().__init__(
+            host, ident="ESMTP", command_call_limit=COMMANDS_MAX, data_size_limit=host.bounds.size_max, enable_SMTPUTF8=True,
+            timeout=host.bounds.timeout_s, loop=asyncio.get_running_loop(), **options,
+        )  # fmt: skip
+        self.host, self.peer, self.refused = host, "", False
         self.storing = False
 
     # asyncio's calls
@@ -43,7 +50,7 @@ class Session(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self.transport is None:  # not the second time, after STARTTLS
             self.peer = (transport.get_extra_info("peername") or ("",))[0]
-            if said := self.inbound.opened(self):
+            if said := self.host.opened(self):
                 assert isinstance(transport, asyncio.Transport)
                 self.refused = True
                 transport.write(f"{said}\r\n".encode())
@@ -53,7 +60,7 @@ class Session(SMTP):
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.refused:
-            self.inbound.closed(self)
+            self.host.closed(self)
             super().connection_lost(error)
 
     def eof_received(self) -> bool | None:
@@ -71,7 +78,7 @@ class Session(SMTP):
             transport.abort()
         if self._handler_coroutine is not None:
             self._handler_coroutine.cancel()
-        self.inbound.closed(self)
+        self.host.closed(self)
 
     def end(self, said: str) -> None:
         """Say good-bye and close."""
@@ -82,7 +89,7 @@ class Session(SMTP):
     # SMTP
 
     async def smtp_MAIL(self, arg: str | None) -> None:
-        if said := self.inbound.mailed(self):
+        if said := self.host.mailed(self):
             self.end(said)
         else:
             await super().smtp_MAIL(arg)
@@ -106,7 +113,7 @@ class Session(SMTP):
             self._reset_timeout()
             self.storing = True
             try:
-                await self.push(await self.inbound.take(self, raw))
+                await self.push(await self.host.take(self, raw))
             finally:
                 self.storing = False
         self._set_post_data_state()  # type: ignore[no-untyped-call]  # aiosmtpd's

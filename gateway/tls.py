@@ -1,5 +1,5 @@
-"""The certificate of the inbound MX: the one of the settings, or one that it makes for itself. RFC 3207, 7435: hosts that send to an MX
-encrypt where they can and check no name, unless its domain asks for that (MTA-STS, DANE)."""
+"""The certificate of a door that speaks SMTP: the one of the settings, or one that it makes for itself. RFC 3207, 7435: hosts that send to
+an MX encrypt where they can and check no name, unless its domain asks for that (MTA-STS, DANE); programs that submit mail check it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 log = logging.getLogger(__name__)
-MADE = "inbound-tls.pem"
 DAYS = 3650
 
 
-def context(certificate: Path | None, key: Path | None, folder: Path, host: str) -> ssl.SSLContext:
-    """For a server. `folder`: where a self-signed certificate for `host` is made and kept if there is no other. Raises OSError,
-    ssl.SSLError."""
+def context(
+    certificate: Path | None, key: Path | None, folder: Path, host: str, door: str = "inbound"
+) -> ssl.SSLContext:
+    """For a server. `folder`: where a self-signed certificate for `host` is made and kept if there is no other; `door`: whose it is, as
+    settings have it. Raises OSError, ssl.SSLError."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     if certificate is None:
-        certificate = folder / MADE
+        certificate = folder / f"{door}-tls.pem"
         if not certificate.exists():
             _make(certificate, host)
-        log.warning("the inbound MX shows a self-signed certificate (%s): set inbound_certificate", certificate)
+        log.warning("%s shows a self-signed certificate (%s): set %s_certificate", door, certificate, door)
     made.load_cert_chain(certificate, key)
     return made
 

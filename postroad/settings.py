@@ -284,6 +284,23 @@ class Settings(BaseSettings):
         [], description="signs OAuth2 tokens, the same for all replicas; several: the first signs, all are believed; empty: no tokens")  # fmt: skip
     api_token_s: Seconds = Field(3_600.0, description="life of an OAuth2 token, seconds")
 
+    submission: Annotated[str, AfterValidator(_optional_host_port)] = Field(
+        "", description="host:port where `postroad gateway smtp` takes mail after STARTTLS, 587 by rule; `up` starts it; empty: nowhere")  # fmt: skip
+    submission_tls: Annotated[str, AfterValidator(_optional_host_port)] = Field(
+        "", description="the same where connections begin with TLS, 465 by rule; empty: nowhere")  # fmt: skip
+    submission_host: str = Field(
+        "", pattern=r"^([A-Za-z0-9_-]+\.)*[A-Za-z0-9_-]*$", description="name in its greeting; empty: ehlo")  # fmt: skip
+    submission_certificate: FilePath | None = Field(
+        None, description="PEM file of its certificate chain; empty: self-signed, made in data_dir, which clients refuse unless told not to")  # fmt: skip
+    submission_key: FilePath | None = Field(
+        None, description="PEM file of the key; empty: in the file of the certificate")  # fmt: skip
+    submission_connections: Count = Field(1_000, description="its connections at a time")
+    submission_peer_connections: Count = Field(200, description="the same of one address (IPv6: of one /64)")
+    submission_sender_per_second: Positive = Field(
+        1_000.0, description="mails a second of one sender address of a tenant, over all replicas")  # fmt: skip
+    submission_timeout_s: Seconds = Field(
+        300.0, description="a client that sends no whole command, or mail, for so long is let go, seconds")  # fmt: skip
+
     webhook_http: bool = Field(False, description="webhooks may be http, without TLS: for demo and tests")
     webhook_networks: Annotated[list[str], NoDecode, BeforeValidator(_words), AfterValidator(_networks)] = Field(
         [], description="networks that are not public and that webhooks may reach all the same, such as 10.1.0.0/16, separated by commas")  # fmt: skip

@@ -1,6 +1,6 @@
 """`postroad up`: the whole road in the foreground on one machine, and clean up after it.
 
-Children: Kafka, the workers, the inbound MX and REST where the settings `inbound` and `api` name a place, a clickhouse-server where asked for. A child that ends is started again, later each time it
+Children: Kafka, the workers, the inbound MX, REST and SMTP submission where the settings `inbound`, `api` and `submission` name a place, a clickhouse-server where asked for. A child that ends is started again, later each time it
 ends soon. SIGINT or SIGTERM stops the workers first (they finish and commit what they have begun), then Kafka. kill -9 of this
 process takes the workers with it and tells Kafka to stop; the next start goes on where the last commit was.
 
@@ -35,6 +35,7 @@ from topics.installation import Installation
 WORKER = (sys.executable, "-m", "postroad", "worker")
 INBOUND = (sys.executable, "-m", "postroad", "gateway", "inbound")
 API = (sys.executable, "-m", "postroad", "gateway", "api")
+SUBMISSION = (sys.executable, "-m", "postroad", "gateway", "smtp")
 CLICKHOUSE = "POSTROAD_CLICKHOUSE"
 WORKER_GRACE_S = 40.0  # longer than a worker's own (the setting grace_s)
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 1.0, 30.0
@@ -110,6 +111,8 @@ class Stack:
             self._workers.append(self._child("inbound MX", "inbound", "ready-inbound", INBOUND))
         if settings.api:
             self._workers.append(self._child("REST", "api", "ready-api", API))
+        if settings.submission or settings.submission_tls:
+            self._workers.append(self._child("SMTP submission", "submission", "ready-submission", SUBMISSION))
 
     def run(self) -> None:
         """Until SIGINT or SIGTERM. Main thread only. Raises StackError, BrokerUnavailable, TimeoutError, TopicMismatch."""

@@ -47,29 +47,29 @@ class Rig:
                 await client.send(output)
 
     def start(
-        self, port: int, *, core: int | None = None, wait: bool = True, **settings: str
+        self, port: int, *, door: str = "api", core: int | None = None, wait: bool = True, **settings: str
     ) -> subprocess.Popen[bytes]:
-        """A door of REST."""
+        """A door: api, or smtp (TLS from the first byte)."""
         ready = self.folder / f"ready-{len(self._doors)}"
         environment = {
             **os.environ, "POSTROAD_KAFKA": self.kafka.bootstrap, "POSTROAD_DATA_DIR": str(self.folder / "data"),
-            "POSTROAD_API": f"127.0.0.1:{port}", "POSTROAD_CLICKHOUSE_HTTP": "", "POSTROAD_READY_FILE": str(ready),
-            "POSTROAD_API_TENANT_PER_SECOND": "100000", **settings,
+            "POSTROAD_API" if door == "api" else "POSTROAD_SUBMISSION_TLS": f"127.0.0.1:{port}", "POSTROAD_CLICKHOUSE_HTTP": "", "POSTROAD_READY_FILE": str(ready),
+            "POSTROAD_API_TENANT_PER_SECOND": "100000", "POSTROAD_SUBMISSION_SENDER_PER_SECOND": "100000", **settings,
         }  # fmt: skip
         with (self.folder / "api.log").open("ab") as log:
-            door = subprocess.Popen(
-                (sys.executable, "-m", "postroad", "gateway", "api"), cwd=ROOT, env=environment, stdout=log, stderr=log
+            process = subprocess.Popen(
+                (sys.executable, "-m", "postroad", "gateway", door), cwd=ROOT, env=environment, stdout=log, stderr=log
             )
-        self._doors.append(door)
+        self._doors.append(process)
         if core is not None:
-            os.sched_setaffinity(door.pid, {core})
+            os.sched_setaffinity(process.pid, {core})
         if wait:
             deadline = time.monotonic() + READY_S
             while not ready.exists():
-                if door.poll() is not None or time.monotonic() > deadline:
+                if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"the door did not start:\n{self.log()}")
                 time.sleep(0.02)
-        return door
+        return process
 
     def log(self) -> str:
         """The end of what doors said."""

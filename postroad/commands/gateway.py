@@ -51,6 +51,35 @@ def inbound() -> None:
 
 
 @app.command()
+def smtp() -> None:
+    """Take mail to send at the settings `submission` and `submission_tls`, until SIGTERM: programs sign in with a key (`postroad keys`)."""
+    from agents.exporter import serve
+    from gateway.submission_service import run
+    from postroad.cli import CommandError
+    from topics.metrics import Metrics
+
+    current = settings.load()
+    if not current.submission and not current.submission_tls:
+        raise CommandError(
+            "the settings submission and submission_tls are empty: name a host:port to take mail at, such as 0.0.0.0:587"
+        )
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    ends: list[Any] = []
+
+    def opened(door: Any) -> None:
+        if current.metrics:
+            metrics = Metrics()
+            metrics.counts = door.counts
+            ends.append(serve(current.metrics, [("smtp", metrics)]))
+
+    try:
+        asyncio.run(run(current, opened))
+    finally:
+        for end in ends:
+            end()
+
+
+@app.command()
 def api() -> None:
     """Answer REST at the setting `api`, until SIGTERM."""
     import uvloop

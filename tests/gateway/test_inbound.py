@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.inbound import KEPT_MAX, Inbound, Unavailable, bounce_domains, evidence, network
+from gateway.host import network
+from gateway.inbound import KEPT_MAX, Inbound, Unavailable, bounce_domains, evidence
 from gateway.tls import context
 from postroad import feedback
 from postroad.content import MemoryContents
