@@ -191,7 +191,8 @@ class ChdbWarehouse:
         " output_format_json_quote_denormals = 1, max_memory_usage = 2000000000"
     )
 
-    _READ_ONLY = "max_execution_time = 60, max_result_bytes = 200000000, readonly = 1"
+    _SETTINGS_MAX = 64  # of readers, whose connections are kept
+    _READ_ONLY = "max_result_bytes = 200000000, readonly = 1"
 
     def __init__(self, folder: Path, database: str) -> None:
         self.database, self.folder = database, folder.resolve()
@@ -241,12 +242,17 @@ class ChdbWarehouse:
         """The answer to a read-only query in ClickHouse's format `form`, for the HTTP interface; `params`: texts that the engine binds;
         `setting`: "NAME = VALUE, " of settings that the query cannot change."""
         with self._lock:
-            pool = self._reading.get(setting) or self._reading.setdefault(setting, self._readers(setting))
+            pool = self._reading.pop(setting, None) or self._readers(setting)
+            self._reading[setting] = pool  # the newest last
+            old = self._reading.pop(next(iter(self._reading))) if len(self._reading) > self._SETTINGS_MAX else None
+        if old is not None:
+            old.close()
         with self._errors(), pool.take() as connection:
             answer: bytes = connection.query(sql, form, params=dict(params or {})).bytes()
             return answer
 
     def _readers(self, setting: str) -> _Pool[Any]:
+        setting = setting or "max_execution_time = 60, "
         return _Pool(lambda: self._connection(f"SET {setting}{self._READ_ONLY}"), lambda connection: connection.close())
 
     def command(self, sql: str, params: Mapping[str, Any] | None = None) -> None:

@@ -41,8 +41,10 @@ _TABLES_FROM_NOTHING = frozenset(
 # The engine's lexer knows more quotes and comments than `without_literals`: # comments, $heredocs$, curved quotes,
 # escapes in quoted names. None is needed, so none is let through to be misread.
 _UNREAD = re.compile(r"[#$\\]|[^\x00-\x7f]")
-# These tell of rows before they are filtered, or of tables
-_TELLS_OF_OTHERS = re.compile(r"\b(EXPLAIN|SHOW|EXISTS|(?<!\.)SETTINGS)\b", re.I)
+# Of a reader of one tenant: PREWHERE comes before the filter of rows, and its errors quote them; EXPLAIN counts all
+READS_OF_TENANT = READS & {"SELECT", "WITH", "DESCRIBE", "DESC"}
+_UNFILTERED = re.compile(r"\b(EXPLAIN|PREWHERE|(?<!\.)SETTINGS)\b", re.I)
+CONCURRENT_OF_TENANT = 2
 _LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?", re.I)
 _TYPES = {"JSON": "application/json", "JSONCompact": "application/json", "CSV": "text/csv", "CSVWithNames": "text/csv"}
 
@@ -54,15 +56,15 @@ def refused_functions(warehouse: Warehouse) -> re.Pattern[str]:
     return re.compile(rf"\b({'|'.join(map(re.escape, sorted(found)))})[`\"\s]*\(", re.I)
 
 
-def read_only(sql: str, refused: re.Pattern[str]) -> str:
-    """The one statement in `sql`, when it only reads, and calls none of `refused`. Raises ValueError that says why not."""
+def read_only(sql: str, refused: re.Pattern[str], reads: frozenset[str] = READS) -> str:
+    """The one statement in `sql`, when it begins with one of `reads`, and calls none of `refused`. Raises ValueError that says why not."""
     found = statements(sql)
-    if len(found) != 1:
+    if len(found) != 1 or statements(found[0]) != found:  # the engine, too, must see one
         raise ValueError(f"one statement is asked for, there are {len(found)}")
     bare = without_literals(found[0])
     word = (re.match(r"[\s(]*(\w*)", bare) or [""])[1].upper()
-    if word not in READS:
-        raise ValueError(f"this interface only reads: {', '.join(sorted(READS))}; not {word or 'this'}")
+    if word not in reads:
+        raise ValueError(f"this interface only reads: {', '.join(sorted(reads))}; not {word or 'this'}")
     if _OUTFILE.search(bare):
         raise ValueError("this interface writes no files")
     if call := refused.search(bare):
@@ -86,6 +88,12 @@ def _who(request: web.Request) -> tuple[str, str]:
     return name, request.headers.get("X-ClickHouse-Key") or request.query.get("password") or ""
 
 
+def _code(error: WarehouseError) -> str:
+    """Number and name of an error of the engine, whose text may quote what was read."""
+    found = re.search(r"Code: (\d+)\..*\(([A-Z_]+)\)", str(error), re.S)
+    return f"Code: {found[1]}. ({found[2]})" if found else "the query failed"
+
+
 def _unknown(text: str) -> web.Response:
     answer = _refusal(401, text)
     answer.headers.update({"WWW-Authenticate": 'Basic realm="ClickHouse"', "X-ClickHouse-Exception-Code": "516"})
@@ -96,16 +104,19 @@ def application(warehouse: ChdbWarehouse, readers: Mapping[str, Reader] = OPEN) 
     """The interface in front of `warehouse`, as an aiohttp application. `readers` by name; `default` is who gives none."""
     places = asyncio.Semaphore(CONCURRENT)
     refused: re.Pattern[str] | None = None
-    settings: dict[str, str] = {}  # by tenant
+    own_places = {
+        name: asyncio.Semaphore(CONCURRENT_OF_TENANT if one.tenant else CONCURRENT) for name, one in readers.items()
+    }
 
-    async def known(reader: Reader) -> tuple[re.Pattern[str], str]:
-        """What the engine is asked once."""
+    async def check(sql: str, reader: Reader) -> str:
+        """The statement that may be run. Raises ValueError, WarehouseError."""
         nonlocal refused
         if refused is None:
             refused = await asyncio.to_thread(refused_functions, warehouse)
-        if reader.tenant not in settings:
-            settings[reader.tenant] = await asyncio.to_thread(setting, warehouse, reader.tenant)
-        return refused, settings[reader.tenant]
+        statement = read_only(sql, refused, READS_OF_TENANT if reader.tenant else READS)
+        if reader.tenant and (word := _UNFILTERED.search(without_literals(statement))):
+            raise ValueError(f"{word[0].upper()} is not for the readers of one tenant")
+        return statement
 
     async def ping(request: web.Request) -> web.Response:
         return web.Response(text="Ok.\n")
@@ -130,10 +141,7 @@ def application(warehouse: ChdbWarehouse, readers: Mapping[str, Reader] = OPEN) 
             sql = "\n".join(filter(None, (request.query.get("query", ""), body.decode())))
             if not sql.strip():
                 return web.Response(text="Ok.\n")
-            refused, own = await known(reader)
-            statement = read_only(sql, refused)
-            if reader.tenant and (word := _TELLS_OF_OTHERS.search(without_literals(statement))):
-                raise ValueError(f"{word[0].upper()} is not for the readers of one tenant")
+            statement = await check(sql, reader)
         except UnicodeDecodeError:
             return _refusal(400, "the query is not UTF-8")
         except ValueError as error:
@@ -149,10 +157,12 @@ def application(warehouse: ChdbWarehouse, readers: Mapping[str, Reader] = OPEN) 
         if not re.fullmatch(r"\w+", form):
             return _refusal(400, f"{form!r} is not the name of a format")
         try:
-            async with places:
+            async with own_places[name], places:
+                # Asked each time: a table may be new
+                own = await asyncio.to_thread(setting, warehouse, reader.tenant)
                 answer = await asyncio.to_thread(warehouse.raw, statement, form, given, own)
         except WarehouseError as error:
-            return _refusal(400, str(error))
+            return _refusal(400, _code(error) if reader.tenant else str(error))
         headers = {"X-ClickHouse-Format": form, "Content-Type": _TYPES.get(form, "text/plain") + "; charset=UTF-8"}
         return web.Response(body=answer, headers=headers)
 

@@ -102,7 +102,8 @@ def statements(text: str) -> list[str]:
     found: list[list[str]] = [[]]
     start = 0
     for piece in _PIECE.finditer(text):
-        found[-1] += text[start : piece.start()], piece[1] or ""
+        # A comment parts what stands around it: `-/**/-` is no comment
+        found[-1] += text[start : piece.start()], piece[1] or (" " if piece[2] else "")
         if piece[3]:
             found.append([])
         start = piece.end()

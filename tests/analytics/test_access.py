@@ -1,6 +1,7 @@
 """A reader of one tenant, who tries to get out."""
 
 import asyncio
+import json
 import tomllib
 
 import aiohttp
@@ -52,7 +53,9 @@ OWN = {
     "SELECT tenant, sum(messages) FROM hours FINAL GROUP BY tenant": "shop\t1\n",
     "SELECT tenant FROM messages FINAL": "shop\n",
     "SELECT count() FROM events": "1\n",
-    "SELECT count() FROM access_test.events AS e PREWHERE e.tenant = 'other'": "0\n",
+    "SELECT count() FROM events WHERE EXISTS (SELECT 1 FROM messages)": "1\n",
+    "SELECT count() FROM events WHERE throwIf(tenant = 'other') = 0 OR tenant = 'shop'": "1\n",
+    "SELECT 1 -/**/-1": "2\n",
     "SELECT max(tenant), count() FROM (SELECT * FROM `access_test`.\"events\" AS postroad WHERE 1 OR tenant = 'other')": "shop\t1\n",
     "SELECT a.tenant, b.tenant FROM events AS a CROSS JOIN access_test.events AS b": "shop\tshop\n",
     "SELECT 'm2' IN (SELECT message_id FROM events), (SELECT max(tenant) FROM messages)": "0\tshop\n",
@@ -85,6 +88,8 @@ OUT = [
     "SELECT * FROM remote('127.0.0.1', access_test.events)", "SELECT * FROM clusterAllReplicas('default', access_test.events)", "SELECT * FROM viewExplain('', '', (SELECT 1))",
     "SELECT tenant FROM events SETTINGS additional_table_filters = {}", "SELECT * FROM (SELECT tenant FROM events SETTINGS additional_table_filters = {})",
     "SELECT tenant FROM events SETTINGS enable_analyzer = 0", "SELECT tenant FROM events SETTINGS readonly = 0", "SET additional_table_filters = {}",
+    "SELECT 1 FROM messages PREWHERE tenant != 'shop' AND toInt8(message_id) = 0", "SELECT tenant FROM events PREWHERE throwIf(tenant = 'other', 'leak') = 0",
+    "SELECT count() FROM events PREWHERE/**/tenant = 'shop'", "SELECT 1 -/**/- '\n; SELECT 2 --'", "SELECT 1 -/**/- '\n; USE system --'", "SELECT 1 /*/**/*/ - '\n; USE system --'",
     "EXPLAIN ESTIMATE SELECT * FROM events", "SELECT * FROM (EXPLAIN ESTIMATE SELECT * FROM events)", "SHOW TABLES", "SHOW PROCESSLIST", "EXISTS events",
     "SELECT joinGet('access_test.events', 'tenant', 1)", "SELECT dictGet('x', 'y', 1)", "SELECT * FROM file('/etc/hostname', 'LineAsString')", "SELECT file('/etc/hostname')",
     "SELECT * FROM python('x')", "SELECT * FROM executable('x', 'CSV', 'a String')", "SELECT * FROM dictionary('x')", "SELECT * FROM url('http://127.0.0.1:1/', 'CSV', 'a String')",
@@ -98,6 +103,42 @@ async def test_does_not_get_out(facade, sql):
     status, text = await ask(facade, sql)
     assert 400 <= status < 500, text
     assert "other" not in text and "m2" not in text
+
+
+async def test_errors_and_statistics_tell_nothing_of_others(facade):
+    for sql in ("SELECT toInt8(message_id) FROM events", "SELECT * FROM nonsense", "SELECT throwIf(1, 'leak')"):
+        status, text = await ask(facade, sql)
+        assert (
+            status == 400 and text.startswith("Code: ") and "m1" not in text and "leak" not in text and "/" not in text
+        )
+    _, text = await ask(facade, "SELECT count() FROM events FORMAT JSON")
+    assert "rows_read" not in text and json.loads(text)["data"] == [{"count()": 1}]
+
+
+async def test_a_table_that_is_new_is_not_open(facade, chdb_url):
+    assert await ask(facade, "SELECT 1") == (200, "1\n")
+    owner = connect(chdb_url, "access_test")
+    try:
+        for table, rows in (("late", "(tenant String, x Int8)"), ("late_too", "(x Int8)")):
+            await asyncio.to_thread(owner.command, f"CREATE TABLE {table} {rows} ENGINE = MergeTree ORDER BY x")
+            await asyncio.to_thread(
+                owner.command,
+                f"INSERT INTO {table} VALUES ({'1' if 'too' in table else chr(39) + 'other' + chr(39) + ', 1'})",
+            )
+            assert await ask(facade, f"SELECT count() FROM {table}") == (200, "0\n")
+            assert await ask(facade, f"SELECT count() FROM {table}", "default", "all") == (200, "1\n")
+    finally:
+        for table in ("late", "late_too"):
+            owner.command(f"DROP TABLE IF EXISTS {table}")
+        owner.close()
+
+
+async def test_one_reader_does_not_keep_the_others_waiting(facade):
+    slow = [asyncio.create_task(ask(facade, "SELECT sleep(1)")) for _ in range(6)]
+    await asyncio.sleep(0.2)
+    assert await ask(facade, "SELECT 1", "default", "all") == (200, "1\n")
+    assert not all(task.done() for task in slow)
+    assert {status for status, _ in await asyncio.gather(*slow)} == {200}
 
 
 async def test_a_whole_row_of_somebody_else_is_not_found_by_its_value(facade):

@@ -72,10 +72,11 @@ class Mail:
 
     def __init__(self, road: Road):
         self.road, self.recipients, self.submissions = road, list[str](), list[str]()
+        self.stopping = False
         self.going = asyncio.create_task(self._write())
 
     async def _write(self) -> None:
-        while True:
+        while not self.stopping:
             number = len(self.recipients)
             site = "greylist.test" if number % 5 == 0 else "accept.test"
             later = {"send_at": int(time.time() * 1000) + 6000} if number % 5 == 1 else {}
@@ -93,8 +94,9 @@ class Mail:
         await self.road.until(lambda: all(self.road.farm.receipts.count()[one] for one in mine), "more is delivered")
 
     async def stop(self) -> None:
-        self.going.cancel()
-        await asyncio.gather(self.going, return_exceptions=True)
+        """Return when the last one is written and known: of one that is cancelled nobody knows whether it was."""
+        self.stopping = True
+        await self.going
 
 
 async def test_two_releases_side_by_side_and_back(road: Road, tmp_path: Path) -> None:
