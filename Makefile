@@ -85,7 +85,7 @@ check-delivery: delivery-setup
 check-delivery-short: delivery-setup
 	@$(PY) -m loadtest.delivery --short $(PARTS)
 
-check-doors: setup
+check-doors: delivery-setup
 	@$(PY) -m loadtest.doors $(PARTS)
 
 check-analytics: setup .local/stamps/system-tests

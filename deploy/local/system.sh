@@ -3,7 +3,7 @@
 #   system.sh run PYTHON    Python with venv, Java 17, Maven
 #   system.sh test PYTHON   clickhouse-server, for the tests over the native protocol (without it they are skipped)
 #   system.sh chaos         Go 1.23, which builds toxiproxy, and clickhouse-server: for `make chaos`
-#   system.sh delivery FOLDER   mail servers and rspamd, unpacked into FOLDER and not installed: for `make check-delivery`
+#   system.sh delivery FOLDER   mail servers, rspamd and swaks, unpacked into FOLDER and not installed: for `make check-delivery`, `make check-doors`
 set -euo pipefail
 what=$1 python=${2:-}
 missing=()
@@ -36,9 +36,9 @@ if [ "$what" = delivery ]; then
     exit 1
   fi
   into=$2
-  complete() { for one in postfix exim opensmtpd postgrey rspamd; do [ -e "$into/$one/.complete" ] || return 1; done; }
+  complete() { for one in postfix exim opensmtpd postgrey rspamd relay swaks; do [ -e "$into/$one/.complete" ] || return 1; done; }
   complete && exit 0
-  echo "apt-get download of mail servers into $into (once)"
+  echo "apt-get download of mail servers and clients into $into (once)"
   if [ "$(id -u)" = 0 ]; then apt-get update >/dev/null 2>&1 || true; fi  # as it is, otherwise
   failed=0
   unpack "$into" postfix postfix || failed=1
@@ -47,6 +47,9 @@ if [ "$what" = delivery ]; then
   unpack "$into" postgrey postgrey libberkeleydb-perl libnetaddr-ip-perl libnet-dns-perl libnet-server-perl \
     libnet-ip-perl libio-multiplex-perl || failed=1
   unpack "$into" rspamd rspamd libluajit-5.1-2 libluajit-5.1-common libhyperscan5 libunwind8 libsodium23 || failed=1
+  # Clients of SMTP submission: Postfix that signs in, swaks
+  unpack "$into" relay postfix libsasl2-modules || failed=1
+  unpack "$into" swaks swaks libnet-ssleay-perl libio-socket-ssl-perl libnet-dns-perl || failed=1
   exit $failed
 fi
 
