@@ -6,7 +6,19 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["avro", "topics", "postroad", "email", "email_validator", "fastavro"]):
+with atheris.instrument_imports(
+    include=[
+        "avro",
+        "topics",
+        "postroad",
+        "email",
+        "email_validator",
+        "fastavro",
+        "gateway",
+        "aiosmtpd",
+        "python_multipart",
+    ]
+):
     from loadtest.fuzz.targets import TARGETS
 
 

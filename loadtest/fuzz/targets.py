@@ -11,7 +11,7 @@
 | judge | a diagnostic text with any code, status, action and site | a Judgement of a known reason; nothing temporary is hard |
 | addresses | text as an address, a domain, a name: `normalise`, `mailbox_list` | BadAddress, or a form that is its own form |
 
-Time and memory are the fuzzer's to watch (libFuzzer's -timeout and -rss_limit_mb).
+`submission` and `form` are in loadtest/fuzz/doors.py. Time and memory are the fuzzer's to watch (libFuzzer's -timeout and -rss_limit_mb).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from fastavro.validation import validate
 import avro
 from avro import samples
 from avro.records import SmtpPhase
+from loadtest.fuzz import doors
 from postroad import addresses, bounces, budget, checks, dkim, feedback, headers, mime, reading, scoring
 from postroad.feedback.model import MAX_DIAGNOSTIC, MAX_RECIPIENTS, Action, FeedbackType, Kind
 from postroad.reply import MAX_TEXT, Reply
@@ -342,7 +343,7 @@ def addresses_(data: bytes) -> None:
 
 TARGETS: dict[str, Target] = {
     "codec": codec, "schema": schema, "mime": mime_, "reading": reading_, "feedback": feedback_, "replies": replies, "judge": judge,
-    "addresses": addresses_,
+    "addresses": addresses_, "submission": doors.submission, "form": doors.form,
 }  # fmt: skip
 
 
@@ -450,5 +451,7 @@ def seeds(target: str) -> Iterator[bytes]:
             if code.isdigit():
                 yield bytes((int(code) // 100, int(code) % 100, PHASES.index("rcpt"))) + text.encode()
         yield bytes((5, 50, PHASES.index("body"))) + b"5.7.1 two\n5.7.1 lines \xff\xc3\xbc"
-    else:
+    elif target == "addresses":
         yield from (text.encode() for text in _ADDRESSES)
+    else:
+        yield from doors.seeds(target)
