@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 STORE_S = (
     30.0  # RFC 5321 4.5.3.2.6: the peer waits ten minutes for the answer to the dot, and may connect anew after less
 )
+LARGE = 2
 PEERS_MAX = 10_000  # addresses whose rates are kept
 MINUTE_S = 60.0
 CONNECTS_PER_MAIL = 4  # connections a minute of one address, times the mails that it may send
@@ -45,6 +46,8 @@ class Host(ABC):
         self._connects, self._mails = _Rate(clock), _Rate(clock)
         self._servers: list[asyncio.Server] = []
         self._stopping = False
+        #: Mails that are larger than `session.SMALL` are stored so many at a time: each is in memory then.
+        self.large = asyncio.Semaphore(LARGE)
         self.counts: Counter[str] = Counter()
         """connections, refused_connections, put_off, failed, and what the door counts besides."""
 

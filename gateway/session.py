@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import tempfile
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from typing import IO, TYPE_CHECKING, Any
 
 from aiosmtpd.smtp import SMTP
 
@@ -22,6 +24,9 @@ TOO_MANY = "421 4.3.2 too many connections, try again later"
 COMMANDS_MAX = 2_000  # of each kind, of one connection
 COMMAND_MAX = 1_000  # bytes of one: an address of 254 characters in UTF-8, and parameters
 _PLAIN = re.compile(r"<([^\s<>\"(),:;@\\\[\]]+@[^\s<>\"(),:;@\\\[\]]+)>(?:\s+(.*))?")  # without quotes and comments
+SMALL = (
+    1 << 20
+)  # bytes of a mail that is in memory while it comes; larger ones are in a file, and of those few in memory at a time
 _WASTE = 4  # times the size limit: who sends more than that after all is cut off
 
 
@@ -118,37 +123,37 @@ class Session(SMTP):
             await self.push("501 5.5.4 DATA takes no argument")
             return
         await self.push("354 End data with <CR><LF>.<CR><LF>")
-        raw = await self._content(self.data_size_limit or 0)
-        if raw is None:
-            await self.push(f"552 5.3.4 the mail is larger than {self.data_size_limit} bytes, which this host takes")
-        else:
-            self._reset_timeout()
-            self.storing = True
-            try:
-                await self.push(await self.host.take(self, raw))
-            finally:
-                self.storing = False
+        with tempfile.SpooledTemporaryFile(SMALL) as spool:
+            size = await self._content(spool, self.data_size_limit or 0)
+            if size is None:
+                await self.push(
+                    f"552 5.3.4 the mail is larger than {self.data_size_limit} bytes, which this host takes"
+                )
+            else:
+                self._reset_timeout()
+                self.storing = True
+                try:
+                    async with self.host.large if size > SMALL else nullcontext():
+                        spool.seek(0)
+                        await self.push(await self.host.take(self, _unstuffed(spool.read())))
+                finally:
+                    self.storing = False
         self._set_post_data_state()  # type: ignore[no-untyped-call]  # aiosmtpd's
 
-    async def _content(self, limit: int) -> bytes | None:
-        """What comes before the dot, dots unstuffed; None where it is too large. The reader's buffer holds less than a line of
-        the end of data, so chunks are taken as they come."""
-        found = bytearray(b"\r\n")  # before the first line: a dot may be all there is
-        wasted, over = 0, False
+    async def _content(self, spool: IO[bytes], limit: int) -> int | None:
+        """Write what comes before the dot, dots still stuffed; its size, or None where it is too large. The reader's buffer holds less than
+        a line of the end of data, so chunks are taken as they come."""
+        size, end = 0, b"\r\n"  # before the first line: a dot may be all there is
         while True:
             chunk = await self._line()
-            if found.endswith(b"\r\n") and chunk == b".\r\n":
-                break
-            found += chunk
-            if len(found) > limit + 2 or over:
-                over, wasted = True, wasted + len(found)
-                found = found[-2:]  # enough to know where a line begins
-                if wasted > _WASTE * limit:
-                    self.end("552 5.3.4 too much data")
-                    raise asyncio.CancelledError  # as aiosmtpd ends a session
-        if over:
-            return None
-        return bytes(found[2:]) if b"\r\n." not in found else bytes(found.replace(b"\r\n.", b"\r\n")[2:])
+            if end == b"\r\n" and chunk == b".\r\n":
+                return size if size <= limit else None
+            size, end = size + len(chunk), (end + chunk)[-2:]  # enough to know where a line begins
+            if size <= limit:
+                spool.write(chunk)
+            elif size > _WASTE * limit:
+                self.end("552 5.3.4 too much data")
+                raise asyncio.CancelledError  # as aiosmtpd ends a session
 
     async def _line(self) -> bytes:
         """Up to a CRLF, or a part of a line that is longer than the reader's buffer."""
@@ -156,3 +161,10 @@ class Session(SMTP):
             return await self._reader.readuntil(b"\r\n")
         except asyncio.LimitOverrunError as error:
             return await self._reader.readexactly(error.consumed)
+
+
+def _unstuffed(raw: bytes) -> bytes:
+    """RFC 5321 4.5.2."""
+    if raw.startswith(b"."):
+        raw = raw[1:]
+    return raw.replace(b"\r\n.", b"\r\n") if b"\r\n." in raw else raw

@@ -87,7 +87,13 @@ def good(topic: Any, **fields: Any) -> Any:
         case "Suppression":
             made = {"recipient": f"r{number}@there.test", "tenant": "", "reason": "manual", "at": NOW, "evidence": "e"}
         case "Notification":
-            made = {"notification_id": f"evt_{number}", "webhook_id": "wh_1", "tenant": "acme", "type": "message.bounced", "at": NOW}
+            made = {
+                "notification_id": f"evt_{number}",
+                "webhook_id": "wh_1",
+                "tenant": "acme",
+                "type": "message.bounced",
+                "at": NOW,
+            }
         case other:
             raise AssertionError(f"no good record of {other}: add one, so that its stage is tried")
     return {**made, **fields}
