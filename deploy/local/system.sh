@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What the machine must have: installed by apt as root on Debian and Ubuntu, elsewhere named. Silent when all is there.
 #   system.sh run PYTHON    Python with venv, Java 17, Maven
-#   system.sh test PYTHON   clickhouse-server, for the tests over the native protocol (without it they are skipped)
+#   system.sh test PYTHON   clickhouse-server, for the tests over the native protocol; chromium and poppler-utils, for those that look at
+#                           the report (without them they are skipped)
 #   system.sh chaos         Go 1.23, which builds toxiproxy, and clickhouse-server: for `make chaos`
 #   system.sh delivery FOLDER   mail servers, rspamd and swaks, unpacked into FOLDER and not installed: for `make check-delivery`, `make check-doors`
 set -euo pipefail
@@ -63,6 +64,8 @@ if [ "$what" = chaos ]; then
   fi
 elif [ "$what" = test ]; then
   command -v clickhouse-server >/dev/null || missing+=(clickhouse-server)
+  command -v chromium >/dev/null || missing+=(chromium)
+  command -v pdftotext >/dev/null || missing+=(poppler-utils)
 else
   if [ -z "$python" ]; then
     missing+=(python3 python3-venv)
@@ -90,9 +93,16 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 export DEBIAN_FRONTEND=noninteractive
 apt-get update >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
-if [ "$what" = test ] && ! apt-cache show clickhouse-server >/dev/null 2>&1; then
-  echo "clickhouse-server is not among this system's packages: its tests are skipped" >&2
-  exit 0
+if [ "$what" = test ]; then
+  wanted=("${missing[@]}") missing=()
+  for one in "${wanted[@]}"; do
+    if apt-cache show "$one" >/dev/null 2>&1; then
+      missing+=("$one")
+    else
+      echo "$one is not among this system's packages: its tests are skipped" >&2
+    fi
+  done
+  [ ${#missing[@]} -gt 0 ] || exit 0
 fi
 apt-get install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
 if [ "$what" = chaos ] && ! go_builds; then
