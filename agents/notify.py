@@ -1,6 +1,6 @@
 """Notify: tell tenants' endpoints of events by HTTP, until they take it or three days are over.
 
-mail.events, mail.notifications (key: endpoint) -> mail.notifications, mail.notified (key: endpoint), control.webhooks, mail.events
+mail.events, mail.notifications (key: endpoint) -> mail.notifications, mail.notified (key: endpoint), control.webhooks, mail.events, mail.submissions
 
 An event becomes a notification for each endpoint, and goes to the partition that owns it, where it waits in `notices`. A turn hands
 what is due to the notifier of the process, which tries it meanwhile, and writes down what has come of others: a try may be made
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from agents.application import application
 from avro.records import Event, Notification, Webhook
+from postroad import notices
 from postroad.events import noted
 from postroad.webhooks import payload, retries
 from postroad.webhooks.notifier import Notifier, Result
@@ -20,7 +21,7 @@ from postroad.webhooks.sender import GONE
 from tables import webhooks as table
 from tables.due import NEVER
 from tables.webhooks import ENDPOINTS, IDLE, NOTICES, Standing
-from topics.catalogue import EVENTS, NOTIFICATIONS, NOTIFIED, WEBHOOKS, Output
+from topics.catalogue import EVENTS, NOTIFICATIONS, NOTIFIED, SUBMISSIONS, WEBHOOKS, Output
 from topics.metrics import Metrics
 from topics.stage import Stage
 from topics.state import View
@@ -31,7 +32,7 @@ AT_ONCE, ENDPOINTS_AT_ONCE = 200, 1000  # results and dead ones of a turn; endpo
 BYTES_AT_ONCE = 256 << 10  # of their bodies: a write takes a megabyte
 UNKNOWN_MS = 60_000  # an endpoint may be newer than what is followed
 
-stage = Stage(NAME, reads=[EVENTS, NOTIFICATIONS], writes=[NOTIFICATIONS, NOTIFIED, WEBHOOKS, EVENTS],
+stage = Stage(NAME, reads=[EVENTS, NOTIFICATIONS], writes=[NOTIFICATIONS, NOTIFIED, WEBHOOKS, EVENTS, SUBMISSIONS],
               tables=[NOTICES, ENDPOINTS])  # fmt: skip
 __getattr__ = application(stage)
 _turns: dict[int, bytes] = {}  # partition: the endpoint that is next, where there are more than one turn looks at
@@ -85,7 +86,7 @@ def turn(state: View) -> Iterator[Output]:
             continue
         if webhook is None or webhook.get("disabled_at") is not None:
             yield from _give_up(webhook_id, standing, webhook, state)
-        elif standing.first <= state.now and (room := notifier.room(webhook_id)):
+        elif standing.first <= state.now and (room := notifier.room(webhook)):
             held = notifier.holds(webhook_id)
             for place, notice in table.waiting(webhook_id, standing, room + len(held), state):
                 if table.due_at(webhook_id, place) > state.now or not room:
@@ -125,6 +126,11 @@ def _stand(webhook_id: str, webhook: Webhook | None, result: Result, state: View
             yield WEBHOOKS.send({**webhook, "disabled_at": state.now, "disabled_reason": why})
             yield EVENTS.send(noted(webhook["tenant"], state.now, NAME, f"webhook-disabled:{webhook_id}:{webhook['updated_at']}",
                                     reason="webhook-disabled", rule=webhook_id, detail=why))  # fmt: skip
+            services = state.services
+            if mail := notices.webhook_disabled(
+                services.settings, services.tenants.get(webhook["tenant"]), webhook, why
+            ):
+                yield SUBMISSIONS.send(mail)
     if since != standing.failing_since:
         state.endpoints.put(webhook_id, standing._replace(failing_since=since))
 

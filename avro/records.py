@@ -525,6 +525,7 @@ class Tenant(TypedDict):
 
     tenant: str
     name: NotRequired[str]
+    contact: NotRequired[str]
     active: NotRequired[bool]
     domains: NotRequired[list[SenderDomain]]
     egress_pool: NotRequired[str]

@@ -75,6 +75,12 @@ def _secret(value: SecretStr) -> SecretStr:
     return value
 
 
+def _of_tenant(address: str, info: ValidationInfo) -> str:
+    if bool(address) != bool(info.data.get("notices_tenant")):
+        raise ValueError("notices_tenant and notices_from are set together")
+    return normalise(address).text if address else ""
+
+
 def _hashable(policy: Policy, info: ValidationInfo) -> Policy:
     if policy == "hash" and not info.data.get("analytics_address_secret"):
         raise ValueError("hash wants analytics_address_secret, or anybody could try addresses out")
@@ -300,6 +306,11 @@ class Settings(BaseSettings):
         1_000.0, description="mails a second of one sender address of a tenant, over all replicas")  # fmt: skip
     submission_timeout_s: Seconds = Field(
         300.0, description="a client that sends no whole command, or mail, for so long is let go, seconds")  # fmt: skip
+
+    notices_tenant: str = Field(
+        "", max_length=64, description="tenant as whom tenants' contacts are written to, when a webhook of theirs was disabled; empty: they are not")  # fmt: skip
+    notices_from: Annotated[str, AfterValidator(_of_tenant)] = Field(
+        "", description="address that such mail is from, of a domain of notices_tenant")  # fmt: skip
 
     webhook_http: bool = Field(False, description="webhooks may be http, without TLS: for demo and tests")
     webhook_networks: Annotated[list[str], NoDecode, BeforeValidator(_words), AfterValidator(_networks)] = Field(

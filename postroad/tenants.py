@@ -81,6 +81,13 @@ def _text(node: yaml.Node) -> str:
     return value
 
 
+def _contact(node: yaml.Node) -> str:
+    try:
+        return addresses.normalise(_text(node)).text
+    except addresses.BadAddress as error:
+        raise _Wrong(f"wants an address: {error.text}") from None
+
+
 def _flag(node: yaml.Node) -> bool:
     value = _scalar(node)
     if not isinstance(value, bool):
@@ -201,6 +208,7 @@ class _Reader:
         fields: dict[str, Check] = {
             "tenant": _pattern(TENANT_ID, "1 to 64 of a-z, 0-9 and hyphen"),
             "name": _text,
+            "contact": _contact,
             "active": _flag,
             "domains": lambda value: [self._domain(item) for item in self._list(value, "domains", "domains")],
             "egress_pool": _text,

@@ -14,10 +14,10 @@ from gateway.api.messages import Moment, ms
 from gateway.api.problems import Problem, not_found, of_field
 from gateway.api.routes import PAGE, PAGE_MAX, Answer, Call, Routes
 from gateway.api.status import moment
-from postroad.commands.webhooks import dead
 from postroad.webhooks import payload, signing
 from postroad.webhooks.guard import BadUrl, Guard
 from postroad.webhooks.notifier import CONCURRENCY_MAX
+from postroad.webhooks.redrive import dead
 from topics.catalogue import NOTIFICATIONS, NOTIFIED, WEBHOOKS
 
 WEBHOOKS_MAX = 50  # of a tenant

@@ -16,6 +16,7 @@ from postroad.commands.printing import time_of
 from postroad.webhooks import payload, signing
 from postroad.webhooks.guard import BadUrl, Guard
 from postroad.webhooks.notifier import CONCURRENCY_MAX
+from postroad.webhooks.redrive import dead
 
 app = typer.Typer(no_args_is_help=True, help="Endpoints of tenants that are told of events.")
 
@@ -144,17 +145,6 @@ def redrive(
     found = dead(asyncio.run(_tries(webhook_id)), _at(since) or 0, _at(until) or now, _types(type), now)
     _write([NOTIFICATIONS.send(notice) for notice in found])
     print(f"redriven: {len(found)}")
-
-
-def dead(tries: list[Notification], since: int, until: int, types: list[str], now: int) -> list[Notification]:
-    """Those of `tries`, in the order of the topic, whose last is dead, as they are to be delivered from `now` (ms) on."""
-    last = {one["notification_id"]: one for one in tries}
-    return [
-        {"notification_id": one["notification_id"], "webhook_id": one["webhook_id"], "tenant": one["tenant"], "type": one["type"],
-         "at": now, "body": one.get("body", "")}
-        for one in last.values()
-        if one.get("outcome") == "dead" and since <= one["at"] < until and (not types or one["type"] in types)
-    ]  # fmt: skip
 
 
 def _put(webhook: Webhook) -> None:

@@ -46,8 +46,10 @@ class Given(NamedTuple):
 
 @dataclass(slots=True)
 class Endpoint:
-    """`held`: by key in the table, None while it is under way; `failures`: in a row; `opened`: so often without a success between."""
+    """`updated_at`: of its record (ms); `held`: by key in the table, None while it is under way; `failures`: in a row; `opened`: so often
+    without a success between."""
 
+    updated_at: int
     queue: deque[Given] = field(default_factory=deque)
     held: dict[bytes, Result | None] = field(default_factory=dict)
     running: int = 0
@@ -85,12 +87,15 @@ class Notifier:
                     self._index.setdefault(webhook["tenant"], []).append(webhook)
         return self._index.get(tenant, [])
 
-    def room(self, webhook_id: str) -> int:
-        """How many more notifications of an endpoint may be given."""
-        endpoint = self._endpoints.get(webhook_id)
+    def room(self, webhook: Webhook) -> int:
+        """How many more notifications of an endpoint may be given. One that its owner has changed is tried at once: it may be mended."""
+        endpoint = self._endpoints.get(webhook["webhook_id"])
         share = min(AHEAD, max(1, AHEAD_ALL // max(1, len(self._endpoints))))
         if endpoint is None:
             return share
+        if endpoint.updated_at != webhook["updated_at"]:
+            endpoint.updated_at = webhook["updated_at"]
+            endpoint.failures = endpoint.opened = endpoint.open_until = 0
         if endpoint.is_open:
             return 0 if endpoint.held or self._clock() < endpoint.open_until else 1
         return max(0, share - len(endpoint.held))
@@ -105,7 +110,7 @@ class Notifier:
         endpoint = self._endpoints.get(webhook["webhook_id"])
         if endpoint is None:
             self._tidy()
-            endpoint = self._endpoints[webhook["webhook_id"]] = Endpoint()
+            endpoint = self._endpoints[webhook["webhook_id"]] = Endpoint(webhook["updated_at"])
         if key not in endpoint.held:
             endpoint.held[key] = None
             endpoint.queue.append(Given(key, webhook, notification))

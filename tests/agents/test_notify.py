@@ -11,11 +11,13 @@ from standardwebhooks import Webhook as Verifier
 
 from agents import notify
 from postroad import events
+from postroad.checks import check_submission
+from postroad.settings import Settings
 from postroad.webhooks import retries
 from postroad.webhooks.guard import Rules
 from postroad.webhooks.notifier import Notifier, wall_clock
 from postroad.webhooks.signing import new_secret
-from topics.catalogue import EVENTS, NOTIFICATIONS, NOTIFIED, WEBHOOKS
+from topics.catalogue import EVENTS, NOTIFICATIONS, NOTIFIED, SUBMISSIONS, WEBHOOKS
 from topics.testing import Scripted
 
 DAY_MS = 86_400_000
@@ -55,7 +57,9 @@ class Stand:
                         "secrets": [{"secret": self.secret, "until": None}], **fields}  # fmt: skip
         self.notifier = Notifier(Rules(("127.0.0.0/8",), True, 5.0), clock=lambda: self.runner.now)
         self.webhooks = {"wh_1": self.webhook}
-        services = SimpleNamespace(webhooks=self.webhooks, notifier=self.notifier)
+        settings = Settings(notices_tenant="ourselves", notices_from="post@postroad.test")
+        tenants = {"acme": {"tenant": "acme", "contact": "post@acme.test"}}
+        services = SimpleNamespace(webhooks=self.webhooks, notifier=self.notifier, settings=settings, tenants=tenants)
         self.runner = Scripted(notify.stage, services, wall_clock())
 
     async def tell(self, kind="delivered", **fields):
@@ -141,6 +145,14 @@ async def test_an_endpoint_is_disabled_after_three_days_and_its_rest_is_dead_wit
     assert disabled[0]["disabled_reason"].startswith("failed for 3 days")
     [event] = values(said, EVENTS)
     assert (event["kind"], event["reason"], event["tenant"]) == ("noted", "webhook-disabled", "acme")
+    [mail] = values(said, SUBMISSIONS)
+    assert (mail["tenant"], mail["sender"]["address"]) == ("ourselves", "post@postroad.test")
+    assert (
+        mail["recipients"][0]["address"] == "post@acme.test"
+        and receiver.url in mail["text"]
+        and "failed for 3 days" in mail["text"]
+    )
+    assert check_submission(mail) is None
     stand.webhooks["wh_1"] = disabled[0]
     rest = values(await stand.turns(), NOTIFIED)
     assert rest and all(each["outcome"] == "dead" and json.loads(each["body"]) for each in rest) and not stand.waiting()
@@ -170,5 +182,6 @@ async def test_a_dead_endpoint_parks_in_the_table_and_delays_nobody(receiver):
         len({each["notification_id"] for each in ends if each["outcome"] == "delivered"}) == 300 == len(receiver.seen)
     )
     assert len([each for each in ends if each["outcome"] == "failed"]) < 12  # its circuit opened
-    assert len(stand.waiting()) == 300 and not stand.notifier.holds("wh_dead") and stand.notifier.room("wh_dead") == 0
+    assert len(stand.waiting()) == 300 and not stand.notifier.holds("wh_dead") and stand.notifier.room(dead) == 0
+    assert stand.notifier.room({**dead, "updated_at": 7}) > 0, "its owner has changed it: it may be mended"
     await stand.notifier.close()

@@ -41,6 +41,7 @@ def test_there_is_one_module_for_each_stage():
         "repeats",
         "report_mails",
         "reports",
+        "rescheduling",
         "services",
         "signing",
         "stage_app",
