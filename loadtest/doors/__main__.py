@@ -6,6 +6,7 @@
 | peak | 1,700 a second for two processes while the road runs |
 | smtp | SMTP submission on kept connections |
 | interop | SMTP submission with smtplib, swaks, Go, nodemailer, Jakarta Mail, Postfix |
+| limits | the rate of a key over three replicas |
 | memory | a hundred uploads of 25 MB at a time |
 | webhooks | deliveries a second, and beside 50 dead endpoints |
 | faults | REST, then SMTP, killed with -9 under load, again and again; a stranger's key |
@@ -19,7 +20,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from loadtest.doors import interop, memory, rest, smtp, webhooks
+from loadtest.doors import interop, limits, memory, rest, smtp, webhooks
 
 Part = Callable[[bool], dict[str, float]]
 
@@ -32,7 +33,7 @@ def _faults(short: bool) -> dict[str, float]:
 
 PARTS: dict[str, Part] = {
     "rest": rest.run, "peak": lambda short: rest.peak(5.0 if short else 20.0), "memory": memory.run,
-    "smtp": smtp.run, "interop": interop.run, "webhooks": webhooks.run, "faults": _faults,
+    "smtp": smtp.run, "interop": interop.run, "limits": limits.run, "webhooks": webhooks.run, "faults": _faults,
 }  # fmt: skip
 #: (name, at least or at most, how much, whether it is enforced)
 MUSTS = (
@@ -40,7 +41,7 @@ MUSTS = (
     ("peak_p95_ms", "<=", rest.PEAK_P95_MUST_MS, False), ("smtp_per_s", ">=", smtp.PER_S_MUST, False), ("smtp_p95_ms", "<=", smtp.P95_MUST_MS, False),
     ("upload_rss_mb", "<=", memory.RSS_MUST_MB, True), ("webhooks_per_s", ">=", webhooks.RATE_MUST, False),
     ("webhook_isolation_ratio", "<=", webhooks.RATIO_MUST, False), ("lost", "<=", 0, True), ("second_mails", "<=", 0, True),
-    ("foreign_reads", "<=", 0, True), ("smtp_interop_failed", "<=", 0, True),
+    ("foreign_reads", "<=", 0, True), ("smtp_interop_failed", "<=", 0, True), ("limit_error", "<=", limits.ERROR_MUST, False),
 )  # fmt: skip
 
 
