@@ -80,6 +80,8 @@ async def test_a_producer_without_our_code(kafka, language, producer):
         "text": f"Grüße aus {language}.\n",
         "html": None,
         "raw": None,
+        "raw_blob": None,
+        "test": False,
         "headers": [],
         "attachments": [],
         "tags": [],
