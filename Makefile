@@ -7,7 +7,7 @@ PY := .venv/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 
 .PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity bench-recovery bench-judgement bench-analytics restart-drill \
-  chaos chaos-short chaos-setup check-delivery check-delivery-short delivery-setup check-analytics check-analytics-short check-doors fuzz lock clean
+  chaos chaos-short chaos-setup check-delivery check-delivery-short delivery-setup check-analytics check-analytics-short check-doors check-doors-short fuzz lock clean
 
 help:
 	@echo 'make demo         set up, then send 2,000 submissions through the whole road and compare with what arrived'
@@ -23,7 +23,7 @@ help:
 	@echo 'make restart-drill   the stack killed with -9 in the middle of the demo load'
 	@echo 'make chaos [SEED=1]   100,000 messages under every fault, three times each; make chaos-short: 10,000, once'
 	@echo 'make check-delivery [PARTS="limits speed"]   caps, neighbours, memory, fairness, other mail servers, DKIM, CPU; -short: minutes'
-	@echo 'make check-doors [PARTS="rest memory"]   REST, SMTP and webhooks: rates, latency, memory, kills -9 under load'
+	@echo 'make check-doors [PARTS="rest memory"]   REST, SMTP and webhooks: rates, latency, memory, kills -9 under load; -short: minutes'
 	@echo 'make check-analytics [PARTS="exactness ingest"]   every event in ClickHouse whatever is killed; speed, freshness, bytes; -short: minutes'
 	@echo 'make fuzz [SECONDS=60]   coverage-guided fuzzing of codec, MIME, feedback, replies and addresses'
 	@echo 'make lock         requirements.lock from pyproject.toml'
@@ -87,6 +87,9 @@ check-delivery-short: delivery-setup
 
 check-doors: delivery-setup
 	@$(PY) -m loadtest.doors $(PARTS)
+
+check-doors-short: setup
+	@$(PY) -m loadtest.doors --short $(PARTS)
 
 check-analytics: setup .local/stamps/system-tests
 	@$(PY) -m loadtest.analytics $(PARTS)
