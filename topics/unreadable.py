@@ -17,7 +17,9 @@ from typing import Any
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchPy as Unpacked
 from aiokafka.record.memory_records import MemoryRecords
-from aiokafka.record.util import decode_varint
+from aiokafka.record.util import (
+    decode_varint_py as decode_varint,
+)  # the one in C reads wherever a record's own lengths lead it
 
 RAW_MAX = 1 << 20  # bytes of what cannot be read that its dead letter keeps
 _start = struct.Struct(">qi")  # of a batch: base offset, length of what follows
@@ -94,7 +96,7 @@ class Contained(fetcher.PartitionRecords):
             place = batch._pos
             raw = bytes(batch._buffer[place : place + RAW_MAX])
             try:
-                record = self._consumer_record(self._tp, batch._read_msg())
+                record = self._consumer_record(self._tp, batch._read_msg(decode_varint))
             except Exception as why:
                 error = f"{type(why).__name__}: {why}"
                 try:

@@ -8,7 +8,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CorruptRecordException, MessageSizeTooLargeError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.util import calc_crc32c
+from aiokafka.record.util import calc_crc32c, encode_varint
 from faust.types import TP
 
 from loadtest.engine import stages
@@ -162,3 +162,15 @@ async def test_real_broker_unpacks_what_a_producer_compressed_and_holds_it_again
     assert [record.value for record in found[:4]] == [c * 1000 for c in (b"gzip", b"snappy", b"lz4", b"zstd")]
     assert isinstance(found[4], Unreadable)
     assert (found[4].offset, found[5].offset, found[5].value) == (4, 5, b"good")
+
+
+@pytest.mark.parametrize("length", [1 << 20, 1 << 34, 1 << 46, (1 << 62) - 1])
+def test_lengths_that_lead_out_of_memory_are_not_followed(length):
+    """aiokafka's decoder in C reads there: the process ended with SIGSEGV, at every start again."""
+    bad, size = bytearray(batch(3, value=b"x" * 60)), bytearray()
+    encode_varint(length, size.append)
+    wrong = b"\x01" + size  # no key, a value of so many bytes
+    bad[HEADER + 5 : HEADER + 5 + len(wrong)] = wrong
+    records, after = read(at(3, bad), batch(6), start=3)
+    assert values(records)[-3:] == whole(6) and after == 9
+    assert isinstance(records[0], Unreadable)
