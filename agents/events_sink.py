@@ -1,13 +1,14 @@
 """Events sink: every event of the road becomes a row that analysts query, once.
 
-mail.events (key: message id) -> ClickHouse, by the protocol of analytics/sink.py: tables events and messages at once, hours about
-once a minute
+mail.events (key: message id) -> ClickHouse, by the protocol of analytics/sink.py: tables events and messages at once, hours within
+a minute
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from functools import cache
 
@@ -17,7 +18,7 @@ from analytics.access import readers
 from analytics.clickhouse import ChdbWarehouse, Warehouse, WarehouseError, connect
 from analytics.http import serve
 from analytics.migrate import migrate
-from analytics.rolling import EVERY_S
+from analytics.rolling import pause
 from analytics.sink import Sink
 from avro.records import Event
 from topics.catalogue import EVENTS
@@ -62,12 +63,15 @@ async def _answer(services: Services) -> None:
 
 async def _roll(services: Services) -> None:
     """Keep `hours` up to date, also while nothing comes."""
+    took = 0.0
     while True:
-        await asyncio.sleep(EVERY_S)
+        await asyncio.sleep(pause(took))
+        began = time.monotonic()
         try:
             await asyncio.to_thread(_sink(services).roll)
         except WarehouseError as exc:
             log.warning("the hours written to are not rolled up yet, trying again: %s", exc)
+        took = time.monotonic() - began
 
 
 @stage.recover

@@ -8,6 +8,7 @@ whole seconds; since is within, until is not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,6 +36,12 @@ def describe(name: str) -> str:
     """The header of a query. Raises ValueError for an unknown name."""
     lines = _text(name).splitlines()
     return "\n".join(line[2:].strip() for line in lines if line.startswith("--"))
+
+
+def summary(name: str) -> str:
+    """What a query answers, in a sentence."""
+    words = " ".join(describe(name).partition("Parameters:")[0].split())
+    return re.split(r"(?<=\.) ", words.removeprefix(f"{name.capitalize()}: "))[0].rstrip(".")
 
 
 def sql(name: str) -> str:
@@ -82,7 +89,11 @@ def run(warehouse: Warehouse, name: str, **params: Any) -> Rows:
         key: moment(value) if "DateTime" in wanted.get(key, "") and isinstance(value, str) else value
         for key, value in params.items()
     }
-    return warehouse.query(statement, {key: value for key, value in defaults.items() if key in wanted} | given)
+    asked = {key: value for key, value in defaults.items() if key in wanted} | given
+    since, until = asked.get("since"), asked.get("until")
+    if isinstance(since, datetime) and isinstance(until, datetime) and since.tzinfo and until.tzinfo and since > until:
+        raise ValueError(f"since, {since:%Y-%m-%d %H:%M}, is after until, {until:%Y-%m-%d %H:%M}")
+    return warehouse.query(statement, asked)
 
 
 def moment(text: str) -> datetime:

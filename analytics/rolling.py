@@ -1,4 +1,4 @@
-"""When the sink's rollups are made: the hours that rows went to are rolled about once a minute, and on recovery.
+"""When the sink's rollups are made: the hours that rows went to are rolled within a minute, and on recovery.
 
 No note is kept of what is still to be rolled. `recover` reads it from the rows: of each partition it takes the hours of all that was inserted
 within WINDOW_S before the last row. That is enough because nobody writes on when an hour has waited for LATEST_S: `write`
@@ -14,9 +14,15 @@ from collections.abc import Callable, Iterable, Mapping
 from analytics import rollups
 from analytics.clickhouse import Warehouse
 
-EVERY_S = 60.0
+SOON_S, EVERY_S = 5.0, 60.0  # after the last roll: sooner where that took little
+SHARE = 0.05  # of the time at most
 LATEST_S = 300.0
 WINDOW_S = 900  # LATEST_S, the time that a roll and a write may take, and clocks that differ
+
+
+def pause(took_s: float) -> float:
+    """How long to wait, after a roll that took so long, before the next."""
+    return min(EVERY_S, max(SOON_S, took_s / SHARE))
 
 
 class Rolling:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import logging
 import sys
 import time
 import uuid
@@ -93,6 +94,7 @@ ORDER BY since
 
 def main() -> None:
     """Entry point: what a user can put right is told in a line, exit status 1; all else is a traceback."""
+    logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)  # a traceback before the line that says the same
     try:
         app()
     except Exception as error:

@@ -501,8 +501,8 @@ def _fault(item: Any, origin: str) -> str:
     name, *inner = item["loc"]
     variable = _variable(str(name))
     where = variable or f"{origin}: {name}"
-    path = "".join(f".{part}" for part in inner)
-    told = item["type"] != "extra_forbidden" and not str(name).endswith("_secret")
+    path = "" if str(name).endswith("_secret") else "".join(f".{part}" for part in inner)
+    told = item["type"] != "extra_forbidden" and not str(name).endswith(("_secret", "_readers"))
     value = f" = {_shown(item['input'])}" if told else ""
     message = "no such key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
     return f"{where}{path}{value}: {message} ({name}: {Settings.model_fields[name].description})"
@@ -518,4 +518,9 @@ def _shown(value: Any) -> str:
         text = ", ".join(map(_shown, value))
     else:
         text = str(value)
+    return without_password(text)
+
+
+def without_password(text: str) -> str:
+    """With the passwords of URLs masked."""
     return re.sub(r"(://[^/:@\s]*):[^@\s]*@", r"\1:***@", text)

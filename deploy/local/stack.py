@@ -28,7 +28,7 @@ from rich.text import Text
 from deploy.local import child
 from deploy.local.kafka import LOOPBACK, Kafka
 from deploy.local.lag import Meter, line
-from postroad.settings import READY_FILE, Settings
+from postroad.settings import READY_FILE, Settings, without_password
 from topics import admin
 from topics.installation import Installation
 
@@ -153,7 +153,7 @@ class Stack:
                         ready, next_look = True, 0.0
                         warehouse = self._environment.get(CLICKHOUSE, self.settings.warehouse)
                         self.console.print(
-                            f"ready in {time.monotonic() - began:.1f} s: Kafka at {self.settings.kafka}, ClickHouse at {warehouse or '-'}"
+                            f"ready in {time.monotonic() - began:.1f} s: Kafka at {self.settings.kafka}, ClickHouse at {without_password(warehouse) or '-'}"
                         )
                     now = time.monotonic()
                     if ready and now >= next_look:

@@ -10,7 +10,7 @@ import typer
 
 def demo_data(
     days: Annotated[int, typer.Option(min=1, max=366)] = 30,
-    messages: Annotated[int, typer.Option(help="About eight times as many events.")] = 5_000_000,
+    messages: Annotated[int, typer.Option(help="About six times as many events.")] = 5_000_000,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     end: Annotated[str, typer.Option(help="Where it ends: ISO 8601 with zone, or a date (UTC); default: now.")] = "",
     into_used: Annotated[bool, typer.Option("--into-used", help="Though the database holds events of mail.")] = False,

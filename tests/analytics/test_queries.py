@@ -289,3 +289,14 @@ def test_what_came_back_is_told_apart_from_the_end(filled):
         ("late_bounce", "r2"),
         ("complained", "r3"),
     ]
+
+
+def test_a_span_that_ends_before_it_begins_is_said_so(warehouse):
+    with pytest.raises(ValueError, match="is after until"):
+        queries.run(warehouse, "latency", since="2026-03-01", until="2026-02-01")
+
+
+def test_each_query_has_its_summary_in_a_line():
+    for name in queries.names():
+        summary = queries.summary(name)
+        assert 10 < len(summary) < 200 and "\n" not in summary and not summary.endswith(".")

@@ -134,6 +134,7 @@ def test_nothing_more_is_written_while_an_hour_waits_too_long(warehouse):
         sink.write(rows([event("late")], first=30))
     assert warehouse.query("SELECT count() FROM events WHERE message_id = 'late'").rows == [(0,)]
     assert rolling.LATEST_S + 2 * rolling.EVERY_S < rolling.WINDOW_S
+    assert [rolling.pause(took) for took in (0.0, 0.1, 1.0, 100.0)] == [5.0, 5.0, 20.0, 60.0]
 
 
 def test_rebuild_makes_cells_and_messages_smaller_too(warehouse):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -198,5 +199,12 @@ def test_query_lists_describes_and_writes_files(monkeypatch, tmp_path):
     file = tmp_path / "a.json"
     assert runner.invoke(cli.app, ["query", "latency", "--format", "json", "--out", str(file)]).output == ""
     assert file.read_text() == '{"site": "=1+1", "n": 7}\n'
-    wrong = runner.invoke(cli.app, ["query", "latency", "--out", str(file)])
+    wrong = runner.invoke(cli.app, ["query", "latency", "--out", str(tmp_path / "a.txt")])
     assert "a table is for the terminal" in str(wrong.exception)
+    assert (
+        runner.invoke(cli.app, ["query", "latency", "--since", "2h", "--out", str(tmp_path / "a.csv")]).exit_code == 0
+    )
+    assert (tmp_path / "a.csv").read_bytes() == b"site,n\r\n'=1+1,7\r\n"
+    assert 7_190 < (datetime.now(UTC) - datetime.fromisoformat(asked["since"])).total_seconds() < 7_300
+    monkeypatch.setattr("analytics.queries.run", lambda *_, **__: Rows(["site"], [], ["String"]))
+    assert "no rows; without --since" in runner.invoke(cli.app, ["query", "latency"]).stderr
