@@ -94,6 +94,8 @@ def good(topic: Any, **fields: Any) -> Any:
                 "type": "message.bounced",
                 "at": NOW,
             }
+        case "Reschedule":
+            made = {"message_id": id, "tenant": "acme", "send_at": NOW + HOUR_MS, "by": "key k1", "at": NOW}
         case other:
             raise AssertionError(f"no good record of {other}: add one, so that its stage is tried")
     return {**made, **fields}
