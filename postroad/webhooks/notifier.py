@@ -22,7 +22,8 @@ from postroad.webhooks.sender import Sender, Tried
 
 log = logging.getLogger(__name__)
 
-AHEAD = 256  # of an endpoint in memory
+AHEAD = 256  # of an endpoint in memory,
+AHEAD_EACH = 16  # for each try at a time that it has earned
 AHEAD_ALL = 16_384  # of all of them; each may have its share, and one in any case
 CONCURRENCY_MAX = 100
 MANY = 10_000  # endpoints that are remembered
@@ -46,13 +47,15 @@ class Given(NamedTuple):
 
 @dataclass(slots=True)
 class Endpoint:
-    """`updated_at`: of its record (ms); `held`: by key in the table, None while it is under way; `failures`: in a row; `opened`: so often
-    without a success between."""
+    """`updated_at`: of its record (ms); `held`: by key in the table, None while it is under way; `reach`: tries at a time that it has
+    earned, one more by each success, so that one that is dead from the start never holds more than one connection; `failures`: in a row;
+    `opened`: so often without a success between."""
 
     updated_at: int
     queue: deque[Given] = field(default_factory=deque)
     held: dict[bytes, Result | None] = field(default_factory=dict)
     running: int = 0
+    reach: int = 1
     failures: int = 0
     opened: int = 0
     open_until: int = 0
@@ -88,9 +91,13 @@ class Notifier:
         return self._index.get(tenant, [])
 
     def room(self, webhook: Webhook) -> int:
-        """How many more notifications of an endpoint may be given. One that its owner has changed is tried at once: it may be mended."""
+        """How many more notifications of an endpoint may be given; 0 until half of its share is free, since each look reads what waits anew.
+
+        One that its owner has changed is tried at once: it may be mended.
+        """
         endpoint = self._endpoints.get(webhook["webhook_id"])
-        share = min(AHEAD, max(1, AHEAD_ALL // max(1, len(self._endpoints))))
+        reach = 1 if endpoint is None else endpoint.reach
+        share = min(AHEAD, AHEAD_EACH * reach, max(1, AHEAD_ALL // max(1, len(self._endpoints))))
         if endpoint is None:
             return share
         if endpoint.updated_at != webhook["updated_at"]:
@@ -98,7 +105,8 @@ class Notifier:
             endpoint.failures = endpoint.opened = endpoint.open_until = 0
         if endpoint.is_open:
             return 0 if endpoint.held or self._clock() < endpoint.open_until else 1
-        return max(0, share - len(endpoint.held))
+        free = share - len(endpoint.held)
+        return free if 2 * free >= share else 0
 
     def holds(self, webhook_id: str) -> Mapping[bytes, Result | None]:
         """Keys of an endpoint that were given and not forgotten yet, with their results."""
@@ -137,8 +145,8 @@ class Notifier:
 
     def _pump(self, endpoint: Endpoint) -> None:
         while endpoint.queue:
-            most = 1 if endpoint.is_open else endpoint.queue[0].webhook.get("concurrency", 10)
-            if endpoint.running >= min(max(1, most), CONCURRENCY_MAX):
+            most = min(endpoint.queue[0].webhook.get("concurrency", 10), endpoint.reach, CONCURRENCY_MAX)
+            if endpoint.running >= max(1, most):
                 return
             endpoint.running += 1
             task = asyncio.create_task(self._try(endpoint, endpoint.queue.popleft()))
@@ -159,6 +167,7 @@ class Notifier:
                 if not endpoint.queue or endpoint.is_open:
                     return
                 given = endpoint.queue.popleft()
+                self._pump(endpoint)  # it may have earned one more
         finally:
             endpoint.running -= 1
             self._pump(endpoint)
@@ -166,8 +175,11 @@ class Notifier:
     def _judge(self, endpoint: Endpoint, tried: Tried) -> None:
         if tried.delivered:
             endpoint.failures = endpoint.opened = 0
+            endpoint.reach = min(endpoint.reach + 1, CONCURRENCY_MAX)
             return
         endpoint.failures += 1
+        if endpoint.is_open:
+            endpoint.reach = 1
         if endpoint.is_open and self._clock() >= endpoint.open_until:
             endpoint.open_until = self._clock() + retries.rest(endpoint.opened)
             endpoint.opened += 1
