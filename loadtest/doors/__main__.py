@@ -9,7 +9,7 @@
 | limits | the rate of a key over three replicas |
 | memory | a hundred uploads of 25 MB at a time |
 | webhooks | deliveries a second, and beside 50 dead endpoints |
-| faults | REST, then SMTP, killed with -9 under load, again and again; a stranger's key |
+| faults | REST, SMTP, then notify, killed with -9 under load, again and again; a stranger's key |
 
 Musts that are times are told, not enforced: a shared machine decides them. What is counted is.
 """
@@ -26,9 +26,9 @@ Part = Callable[[bool], dict[str, float]]
 
 
 def _faults(short: bool) -> dict[str, float]:
-    """Of both doors."""
-    found, more = rest.faults(short), smtp.faults(short)
-    return found | more | {"lost": found["lost"] + more["smtp_lost"]}
+    """Of both doors, and of what tells endpoints."""
+    found, more, told = rest.faults(short), smtp.faults(short), webhooks.faults(short)
+    return found | more | told | {"lost": found["lost"] + more["smtp_lost"] + told["webhooks_lost"]}
 
 
 PARTS: dict[str, Part] = {

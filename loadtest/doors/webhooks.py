@@ -3,6 +3,7 @@ against 50 that are alive and get the same.
 
 `run(short)`: the stage itself, with the codec of every record, its tables in memory, and HTTP over loopback to a receiver in a process
 of its own. Kafka and RocksDB are not in it: bench_hop has what a hop costs.
+`faults(short)`: a whole worker, with Kafka, killed with -9 again and again; webhooks_lost: events of which the receiver was never told.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
+import random
 import socket
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -18,10 +22,13 @@ from typing import Any
 
 from agents import notify
 from avro.records import Event, Webhook
+from loadtest.doors.rig import ROOT, Rig, rig
 from postroad.webhooks.guard import Rules
 from postroad.webhooks.notifier import Notifier, wall_clock
+from postroad.webhooks.payload import notification
 from postroad.webhooks.signing import new_secret
-from topics.catalogue import EVENTS, NOTIFICATIONS, NOTIFIED
+from topics.catalogue import EVENTS, NOTIFICATIONS, NOTIFIED, WEBHOOKS
+from topics.client import Client
 from topics.testing import Scripted
 
 DEAD, RATE_MUST, RATIO_MUST = 50, 1000, 1.2
@@ -107,6 +114,71 @@ def run(short: bool = False) -> dict[str, float]:
         receiver.terminate()
     return {"webhooks_per_s": round(rate), "webhook_cpu_us": round(cpu), "webhook_p95_ms": alone, "webhook_p95_dead_ms": beside,
             "webhook_isolation_ratio": round(beside / max(alone, 1), 2)}  # fmt: skip
+
+
+def faults(short: bool = False) -> dict[str, float]:
+    """webhooks_lost, webhooks_again (told more than once), webhooks_told."""
+    with rig() as made:
+        return asyncio.run(_killed(made, 2 if short else 20))
+
+
+async def _killed(made: Rig, kills: int) -> dict[str, float]:
+    dice, told, under_way = random.Random(8), list[str](), set[str]()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower():
+                await reader.readexactly(int(head.partition("content-length: ")[2].partition("\r\n")[0]))
+                told.append(head.partition("webhook-id: ")[2].partition("\r\n")[0])
+                status = "204 No Content" if dice.random() < 0.98 else "500 Internal Server Error"
+                if status.startswith("204"):
+                    under_way.discard(told[-1])
+                writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n".encode())
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
+            writer.close()
+
+    def start() -> subprocess.Popen[bytes]:
+        settings = {
+            "POSTROAD_KAFKA": made.kafka.bootstrap, "POSTROAD_DATA_DIR": str(made.folder / "data"), "POSTROAD_CLICKHOUSE_HTTP": "",
+            "POSTROAD_WEBHOOK_HTTP": "true", "POSTROAD_WEBHOOK_NETWORKS": "127.0.0.0/8",
+        }  # fmt: skip
+        with (made.folder / "notify.log").open("ab") as log:
+            return subprocess.Popen((sys.executable, "-m", "postroad", "worker", "notify"), cwd=ROOT,
+                                    env={**os.environ, **settings}, stdout=log, stderr=log)  # fmt: skip
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    worker, sent = start(), 0
+    try:
+        async with Client(made.installation) as client:
+            webhook = _webhook(0, "acme", server.sockets[0].getsockname()[1])
+            await client.send(WEBHOOKS.send(webhook))
+            for _ in range(kills):
+                # a worker is killed while it delivers, wherever it stands: most die in their first second of work
+                seen, deadline = len(told), time.monotonic() + 60
+                while (len(told) == seen and time.monotonic() < deadline) or not sent:
+                    for _ in range(20):
+                        sent += 1
+                        event = _event(sent, "acme", wall_clock())
+                        under_way.add(notification(webhook, "", "", event["event_id"], 0)["notification_id"])
+                        await client.send(EVENTS.send(event))
+                    await asyncio.sleep(0.1)
+                await asyncio.sleep(dice.uniform(0, 1.0))
+                worker.kill()
+                worker.wait()
+                worker = await asyncio.to_thread(start)
+            deadline = time.monotonic() + 180  # failures are tried again after 5 s, then 30 s
+            while under_way and time.monotonic() < deadline:
+                await asyncio.sleep(0.5)
+    finally:
+        worker.terminate()
+        worker.wait(60)
+        server.close()
+    return {
+        "webhooks_lost": len(under_way),
+        "webhooks_again": len(told) - len(set(told)),
+        "webhooks_told": sent,
+        "webhooks_kills": kills,
+    }
 
 
 if __name__ == "__main__":
