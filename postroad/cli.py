@@ -32,6 +32,7 @@ from postroad.commands import webhooks as webhooks_commands
 from postroad.commands.audit import audit
 from postroad.commands.demo_data import demo_data
 from postroad.commands.explain import explain
+from postroad.commands.plan import plan
 from postroad.commands.printing import safe
 from postroad.commands.query import query
 from postroad.commands.queue import queue
@@ -61,6 +62,7 @@ app.command()(report)
 app.command()(queue)
 app.command()(explain)
 app.command()(warmup)
+app.command()(plan)
 app.command("orders")(orders_commands.list_orders)
 for order_command in (orders_commands.suspend, orders_commands.resume, orders_commands.flush, orders_commands.bounce):
     app.command()(order_command)
