@@ -57,7 +57,7 @@ def test_more_load_never_needs_less_and_everything_suffices(per_day, more, facto
         ("9" * 400, "", "2k", "30d", "positive number"),
         ("999999B", "", "2k", "30d", "can be planned for"),
         ("10 M", "", "2k", "30d", "positive number"),
-        ("١٠M", "", "2k", "30d", "positive number"),  # noqa: RUF001
+        ("١٠M", "", "2k", "30d", "positive number"),
         ("10M", "100k", "2k", "30d", "500/s"),
         ("10M", "100k/fortnight", "2k", "30d", "500/s"),
         ("10M", "-1/s", "2k", "30d", "positive number"),
