@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from postroad.settings import Settings
-from postroad.shaping.warmup import DAYS
+from postroad.shaping.warmup import DAYS as DAYS  # of the warm-up plan
 
 DAY_S = 86_400
 MONTH_DAYS = 30.44
