@@ -9,6 +9,8 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import for_code
+from aiokafka.protocol.admin import DescribeGroupsRequest
 
 OLDEST_S = 1.0  # how long the first waiting records are asked for; what has not come by then has no age in this look
 
@@ -55,11 +57,7 @@ class Overview:
         """In the order of `stages`. Raises KafkaError, OSError."""
         names = {self._prefix + stage: stage for stage in self._stages}
         there = [name for name, *_ in await self._admin.list_consumer_groups() if name in names]
-        groups = {
-            group[1]: (group[2], len(group[5]))
-            for response in (await self._admin.describe_consumer_groups(there) if there else [])
-            for group in response.groups
-        }
+        groups = await self._groups(there)
         done: dict[str, dict[TopicPartition, int]] = {}
         for name in there:
             offsets = await self._admin.list_consumer_group_offsets(name)
@@ -79,6 +77,20 @@ class Overview:
             lag = sum(ends[tp] - offset for tp, offset in waiting.items())
             states.append(StageState(stage, state, replicas, lag, rate, await self._oldest(waiting)))
         return states
+
+    async def _groups(self, names: list[str]) -> dict[str, tuple[str, int]]:
+        """State and number of members of each group, asked where its coordinator is."""
+        found = {}
+        for name in names:
+            request = DescribeGroupsRequest([name])
+            # aiokafka 0.14 reads the answer to version 3 as if it were one to version 2, and closes the connection.
+            request._CLASSES = tuple(each for each in request._CLASSES if each.API_VERSION < 3)
+            answer = await self._admin._send_request_to_node(await self._admin.find_coordinator(name), request)
+            for code, group, state, _, _, members in answer.groups:
+                if code:
+                    raise for_code(code)(f"group {group} cannot be described")
+                found[group] = (state, len(members))
+        return found
 
     async def _oldest(self, waiting: dict[TopicPartition, int]) -> float | None:
         """Age in seconds of the oldest first record of these places."""
