@@ -7,6 +7,7 @@ PY := .venv/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 
 .PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity bench-recovery bench-judgement bench-analytics restart-drill \
+  drill-restore \
   chaos chaos-short chaos-setup check-delivery check-delivery-short delivery-setup check-analytics check-analytics-short check-doors check-doors-short fuzz lock clean
 
 help:
@@ -21,6 +22,7 @@ help:
 	@echo 'make bench-judgement [WRONG=1]   bounces, replies and complaints judged, beside flufl.bounce; what was wrong'
 	@echo 'make bench-analytics [EVENTS=20000000]   every named query timed on ClickHouse 18.16 and on chdb'
 	@echo 'make restart-drill   the stack killed with -9 in the middle of the demo load'
+	@echo 'make drill-restore   tables and blob store lost in the middle of the demo load, blobs back from a copy'
 	@echo 'make chaos [SEED=1]   100,000 messages under every fault, three times each; make chaos-short: 10,000, once'
 	@echo 'make check-delivery [PARTS="limits speed"]   caps, neighbours, memory, fairness, other mail servers, DKIM, CPU; -short: minutes'
 	@echo 'make check-doors [PARTS="rest memory"]   REST, SMTP and webhooks: rates, latency, memory, kills -9 under load; -short: minutes'
@@ -105,6 +107,9 @@ fuzz: .local/stamps/python
 
 restart-drill: setup
 	@$(PY) -m loadtest.restart
+
+drill-restore: setup
+	@$(PY) -m loadtest.drills.restore
 
 lock: .local/stamps/python
 	@$(PY) -m pip install --quiet pip-tools

@@ -32,10 +32,12 @@ from postroad.commands import webhooks as webhooks_commands
 from postroad.commands.audit import audit
 from postroad.commands.demo_data import demo_data
 from postroad.commands.explain import explain
+from postroad.commands.plan import plan
 from postroad.commands.printing import safe
 from postroad.commands.query import query
 from postroad.commands.queue import queue
 from postroad.commands.report import report
+from postroad.commands.status import status
 from postroad.commands.warmup import warmup
 from postroad.dkim import DkimError
 
@@ -44,9 +46,7 @@ if TYPE_CHECKING:
     from topics.catalogue import Output
     from topics.client import Client, Place
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Email as a stream of events."
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Email as a stream of events.")
 tenants_app = typer.Typer(no_args_is_help=True, help="Tenants: who may send, from which domains, how much.")
 topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics of the installation.")
 held_app = typer.Typer(no_args_is_help=True, help="Messages that wait for an operator.")
@@ -61,6 +61,8 @@ app.command()(report)
 app.command()(queue)
 app.command()(explain)
 app.command()(warmup)
+app.command()(plan)
+app.command()(status)
 app.command("orders")(orders_commands.list_orders)
 for order_command in (orders_commands.suspend, orders_commands.resume, orders_commands.flush, orders_commands.bounce):
     app.command()(order_command)

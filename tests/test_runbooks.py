@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 RUNBOOKS = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
 PAGES = [ROOT / "README.md", *RUNBOOKS]
 WANTED = {"rolling-upgrade", "rolling-restart", "broker-loss", "lost-rocksdb", "clickhouse-away", "disk-full",
-          "stalled-worker", "dead-letters", "site-refuses", "analytics"}  # fmt: skip
+          "stalled-worker", "dead-letters", "site-refuses", "analytics", "warm-up", "provider-blocks-us", "complaints-rise",
+          "tenant-turns-bad", "replay", "restore", "region-lost"}  # fmt: skip
 # Names in code spans that end like settings and are none: columns, fields.
 NOT_OURS = {"possible_duplicate", "submission_id"}
 
@@ -50,7 +51,7 @@ def test_every_page_is_there():
 def test_every_command_exists_with_its_options(page):
     for words in commands(page):
         command, rest = typer.main.get_command(app), list(words)
-        while hasattr(command, "commands") and rest:
+        while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
             name = rest.pop(0)
             assert name in command.commands, f"{page.name}: postroad {' '.join(words)}: no {name}"
             command = command.commands[name]
@@ -104,3 +105,11 @@ def test_a_page_is_a_page_and_says_when_it_is_over(page):
     for part in ("# ", "## "):
         assert re.search(rf"^{part}", text, re.M)
     assert page.stem == "dead-letters" or "## Over when" in text
+
+
+@pytest.mark.parametrize(
+    "name", ["warm-up", "provider-blocks-us", "complaints-rise", "tenant-turns-bad", "replay", "restore", "region-lost"]
+)
+def test_a_page_says_when_and_how_it_was_tried_or_that_it_was_not(name):
+    text = (ROOT / "docs" / "runbooks" / f"{name}.md").read_text("utf-8")
+    assert re.search(r"\bTried 20\d\d-\d\d-\d\d|\bNot tried:", text)

@@ -1,0 +1,1 @@
+"""Drills: something large is lost or changed under load, and the road goes on."""
