@@ -59,6 +59,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 {{- end -}}
 {{- range $name, $value := $values.settings }}
+{{- if and $value (or (hasSuffix "_secret" $name) (hasSuffix "_password" $name) (regexMatch "://[^/@]*:[^/@]+@" (toString $value))) -}}
+{{ fail (printf "settings.%s holds a secret, which would be told to whoever sees a pod: put it into a Secret, and give secretSettings.%s: {secret: NAME, key: KEY}" $name $name) }}
+{{- end -}}
 {{- if hasKey $values.secretSettings $name -}}{{ fail (printf "%s is in settings and in secretSettings: one of them is enough" $name) }}{{- end -}}
 {{- if has $component (get $road.only $name | default (list $component)) }}
 - name: POSTROAD_{{ upper $name }}
