@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 
-.PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity bench-recovery bench-judgement bench-analytics restart-drill \
+.PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity bench-recovery bench-judgement bench-analytics restart-drill image-steps \
   chaos chaos-short chaos-setup check-delivery check-delivery-short delivery-setup check-analytics check-analytics-short check-doors check-doors-short fuzz lock clean
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo 'make check-doors [PARTS="rest memory"]   REST, SMTP and webhooks: rates, latency, memory, kills -9 under load; -short: minutes'
 	@echo 'make check-analytics [PARTS="exactness ingest"]   every event in ClickHouse whatever is killed; speed, freshness, bytes; -short: minutes'
 	@echo 'make fuzz [SECONDS=60]   coverage-guided fuzzing of codec, MIME, feedback, replies and addresses'
+	@echo 'make image-steps  the steps of the Dockerfile in a clean Debian root, without an engine; a stage started in it (root)'
 	@echo 'make lock         requirements.lock from pyproject.toml'
 	@echo 'make clean        remove what was built and kept (.venv, .local)'
 
@@ -35,7 +36,7 @@ setup: .local/stamps/jars
 demo: setup
 	@$(PY) -m loadtest.demo
 
-test: setup .local/stamps/system-tests
+test: setup .local/stamps/system-tests .local/stamps/go
 	@$(PY) -m pytest
 
 check: .local/stamps/python
@@ -106,6 +107,10 @@ fuzz: .local/stamps/python
 restart-drill: setup
 	@$(PY) -m loadtest.restart
 
+image-steps: setup
+	@deploy/local/system.sh image
+	@$(PY) -m deploy.docker.steps
+
 lock: .local/stamps/python
 	@$(PY) -m pip install --quiet pip-tools
 	@$(PY) -m piptools compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
@@ -128,6 +133,11 @@ export FILE TO TENANT
 
 .local/stamps/system-tests: .local/stamps/system
 	@deploy/local/system.sh test "$(PYTHON)"
+	@touch $@
+
+.local/stamps/go: deploy/local/system.sh
+	@mkdir -p $(@D)
+	@deploy/local/system.sh go .local/bin
 	@touch $@
 
 .local/stamps/python: requirements.lock pyproject.toml .local/stamps/system

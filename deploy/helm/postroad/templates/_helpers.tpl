@@ -54,7 +54,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{ fail "clickhouse is not set: give the URL of a server as secretSettings.clickhouse (or settings.clickhouse); events of several pods do not fit into chdb" }}
 {{- end -}}
 {{- range $name := $road.ours -}}
-{{- if or (hasKey $values.settings $name) (hasKey $values.secretSettings $name) -}}
+{{- if or (hasKey $values.settings $name) (get $values.secretSettings $name) -}}
 {{ fail (printf "settings.%s: the chart writes this one itself" $name) }}
 {{- end -}}
 {{- end -}}
@@ -62,14 +62,14 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- if and $value (or (hasSuffix "_secret" $name) (hasSuffix "_password" $name) (regexMatch "://[^/@]*:[^/@]+@" (toString $value))) -}}
 {{ fail (printf "settings.%s holds a secret, which would be told to whoever sees a pod: put it into a Secret, and give secretSettings.%s: {secret: NAME, key: KEY}" $name $name) }}
 {{- end -}}
-{{- if hasKey $values.secretSettings $name -}}{{ fail (printf "%s is in settings and in secretSettings: one of them is enough" $name) }}{{- end -}}
+{{- if get $values.secretSettings $name -}}{{ fail (printf "%s is in settings and in secretSettings: one of them is enough" $name) }}{{- end -}}
 {{- if has $component (get $road.only $name | default (list $component)) }}
 - name: POSTROAD_{{ upper $name }}
   value: {{ include "postroad.value" $value | quote }}
 {{- end }}
 {{- end }}
 {{- range $name, $place := $values.secretSettings }}
-{{- if has $component (get $road.only $name | default (list $component)) }}
+{{- if and $place (has $component (get $road.only $name | default (list $component))) }}
 - name: POSTROAD_{{ upper $name }}
   valueFrom: {secretKeyRef: {name: {{ $place.secret | quote }}, key: {{ $place.key | quote }}}}
 {{- end }}
