@@ -58,6 +58,17 @@ def pauses(taken: Iterable[Taken]) -> list[Pause]:
     return found
 
 
+def joined(windows: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Those that overlap as one."""
+    found: list[tuple[int, int]] = []
+    for begin, end in sorted(windows):
+        if found and begin <= found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((begin, end))
+    return found
+
+
 def longest(found: Iterable[Pause], windows: Sequence[tuple[int, int]]) -> list[float]:
     """Of each partition in each window (ms) the longest pause that lies in it in part, seconds; those that had no mail are not told."""
     worst: dict[tuple[int, int], float] = {}
