@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 
-.PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity bench-recovery bench-judgement bench-analytics restart-drill image-steps \
+.PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity bench-recovery bench-judgement bench-analytics restart-drill drill-scale image-steps \
   chaos chaos-short chaos-setup check-delivery check-delivery-short delivery-setup check-analytics check-analytics-short check-doors check-doors-short fuzz lock clean
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo 'make check-doors [PARTS="rest memory"]   REST, SMTP and webhooks: rates, latency, memory, kills -9 under load; -short: minutes'
 	@echo 'make check-analytics [PARTS="exactness ingest"]   every event in ClickHouse whatever is killed; speed, freshness, bytes; -short: minutes'
 	@echo 'make fuzz [SECONDS=60]   coverage-guided fuzzing of codec, MIME, feedback, replies and addresses'
+	@echo 'make drill-scale [SHORT=1]   load times ten: workers of send 1, 4, 1 by the rule of KEDA; time to drain, pauses, losses'
 	@echo 'make image-steps  the steps of the Dockerfile in a clean Debian root, without an engine; a stage started in it (root)'
 	@echo 'make lock         requirements.lock from pyproject.toml'
 	@echo 'make clean        remove what was built and kept (.venv, .local)'
@@ -106,6 +107,9 @@ fuzz: .local/stamps/python
 
 restart-drill: setup
 	@$(PY) -m loadtest.restart
+
+drill-scale: setup
+	@$(PY) -m loadtest.drills.scale $(if $(SHORT),--short)
 
 image-steps: setup
 	@deploy/local/system.sh image
