@@ -124,7 +124,9 @@ def main() -> None:
     async def run() -> None:
         with given.notes.open("a", encoding="utf-8") as notes:
             producer = Producer(installation, notes)
-            await producer.run((one for one in plan(given.messages, given.seed) if one.place not in done), given.rate, given.surge)
+            await producer.run(
+                (one for one in plan(given.messages, given.seed) if one.place not in done), given.rate, given.surge
+            )
             print(f"all written, {producer.again} writes were made again", file=sys.stderr)
 
     asyncio.run(run())

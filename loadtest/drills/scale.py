@@ -8,9 +8,9 @@ workers; its shares are the chart's rule with a smaller `lagPerReplica` and shor
 is accounted for as after a chaos run. Last line RESULT; exit status 1 when one was lost or doubled unflagged, when the stage did not go
 to 4 and back, or a worker did not leave cleanly.
 
-`drained_s`: from the end of the rise until no more waits in front of the stage than one worker should have. `pause_s`: of each partition
-of send around the changes, the longest time in which a mail waited and none was taken; `road_pause_s`: of all partitions together;
-`quiet_pause_s`: of each partition in 3 s in which nothing changed, which is what the measure itself has.
+`drained_s`: from the end of the rise until no more waits in front of the stage than one worker should have. `pause_s`: around
+each change, the longest time in which mail waited in front of send and none was taken by a site; `partition_pause_s`: the same of each
+partition; `quiet_pause_s`: of each partition in 3 s in which nothing changed, which is what the measure itself has.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from topics.installation import Installation
 
 PARTITIONS, MOST = 8, 4
 LAG_PER_REPLICA = 75  # the chart's numbers are for machines with a core a worker
-CONCURRENCY, DELAY_MS = 4, 60.0  # deliveries at a time of one worker, each four replies long: some 15 messages a second
+CONCURRENCY, DELAY_MS = 2, 25.0  # deliveries at a time of one worker, each four replies long: some 15 messages a second
 SETTLES_MS = 3_000  # after a change
 PAUSE_MAX_S = 3.0
 GIVE_UP_S = 90.0
@@ -309,13 +309,13 @@ def drill(folder: Path, console: Console, form: Form, stages: list[str], seed: i
     )
     for line in violations:
         console.print(f"[bold red]wrong:[/] {escape(line)}", soft_wrap=True)
-    if percentile(stopped, 0.95) > PAUSE_MAX_S:
+    if percentile(road, 0.95) > PAUSE_MAX_S:
         console.print(f"[bold red]missed:[/] p95 of the pauses is above {PAUSE_MAX_S:g} s")
     result = {
         "messages": found.counts["accepted in Kafka"], "lost": len(found.lost), "two_ends": len(found.two_ends),
         "duplicates": len(found.duplicates), "unflagged_duplicates": len(found.unflagged), "differences": len(found.differences),
         "replicas": steps, "lag_max": run.lag_max, "drained_s": round(run.drained_s, 1), "changes": len(run.changes),
-        "pause_s": _shares(stopped), "road_pause_s": _shares(road), "quiet_pause_s": _shares(quiet),
+        "pause_s": _shares(road), "partition_pause_s": _shares(stopped), "quiet_pause_s": _shares(quiet),
         "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
     print("RESULT", json.dumps(result))

@@ -6,6 +6,9 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
+
+import yaml
 
 from agents.worker import STAGES
 from deploy.docker import steps
@@ -87,3 +90,12 @@ def test_health_says_yes_where_the_metrics_port_answers():
     finally:
         end()
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_one_version():
+    """Of the program, the chart, the image and compose.yaml."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    chart = yaml.safe_load((ROOT / "deploy/helm/postroad/Chart.yaml").read_text("utf-8"))
+    assert chart["appVersion"] == chart["version"] == version
+    assert f'image.version="{version}"' in (DOCKER / "Dockerfile").read_text("utf-8")
+    assert f"postroad:{version}" in (ROOT / "deploy/compose/compose.yaml").read_text("utf-8")
