@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 import referencing
 import yaml
 from kubernetes_validate import utils as kubernetes
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from agents.worker import STAGES
@@ -195,15 +193,13 @@ def test_the_program_takes_every_setting(name, monkeypatch, tmp_path):
         assert (found.egress["default"][0].name, found.size_max, found.webhook_http) == ("a", 50_000_000, True)
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_every_container_runs_a_command_that_there_is(name):
-    for one in manifests(name):
-        for container in (pod_of(one) or {"spec": {"containers": []}})["spec"]["containers"]:
-            done = CliRunner().invoke(app, [*container["args"], "--help"])
-            assert done.exit_code == 0, f"postroad {shlex.join(container['args'])}: {done.output}"
-            if container["args"][0] == "worker":
-                assert container["args"][1:] in [[stage] for stage in STAGES]
-    assert get_command(app)
+def test_every_container_runs_a_command_that_there_is():
+    pods = [pod for name in SETS for one in manifests(name) if (pod := pod_of(one))]
+    commands = {tuple(container["args"]) for pod in pods for container in pod["spec"]["containers"]}
+    assert {command[1:] for command in commands if command[0] == "worker"} == {(stage,) for stage in STAGES}
+    for command in commands - {("worker", stage) for stage in STAGES[1:]}:
+        done = CliRunner().invoke(app, [*command, "--help"])
+        assert done.exit_code == 0, f"postroad {' '.join(command)}: {done.output}"
 
 
 # -- security ----------------------------------------------------------------------------------------------------------
