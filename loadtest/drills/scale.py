@@ -63,10 +63,10 @@ LOOK_S = 0.1
 class Form:
     """How long what takes (s), and the rates (messages a second)."""
 
-    before_s: float = 10.0
+    before_s: float = 8.0
     surge_s: float = 120.0
-    after_s: float = 60.0
-    rate: float = 5.0
+    after_s: float = 75.0
+    rate: float = 4.0
     times: float = 10.0
     look_s: float = 8.0
     down_after_s: float = 15.0
@@ -81,7 +81,7 @@ class Form:
         return self.before_s, self.before_s + self.surge_s, self.rate * self.times
 
 
-SHORT = Form(before_s=10.0, surge_s=30.0, after_s=50.0, down_after_s=8.0)
+SHORT = Form(before_s=10.0, surge_s=30.0, after_s=55.0, down_after_s=8.0)
 
 
 @dataclass
