@@ -81,7 +81,7 @@ async def test_a_rebalance_waits_neither_for_heartbeats_nor_for_polls_long(monke
     assert made._fetch_max_wait_ms == 1500  # where aiokafka keeps it
     monkeypatch.setattr(stock.AIOKafkaConsumerThread, "_create_worker_consumer", lambda self, transport: made)
     found = InlineConsumer._create_worker_consumer(object.__new__(InlineConsumer), None)
-    assert found is made and found._fetch_max_wait_ms == FETCH_WAIT_MS <= 500
+    assert found is made and found._fetch_max_wait_ms == FETCH_WAIT_MS <= 750
 
 
 def consumer():
