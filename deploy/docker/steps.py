@@ -25,7 +25,7 @@ from pathlib import Path
 from deploy.local import ROOT, STATE, child
 from deploy.local.kafka import Kafka, free_port
 
-SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
+SUITE = "bookworm"
 PACKAGES = "python3,python3-venv,ca-certificates,tini"
 DOCKERFILE = ROOT / "deploy/docker/Dockerfile"
 USER = "10001:10001"
@@ -88,7 +88,7 @@ class Image:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.base / ".complete").exists():
             shutil.rmtree(self.base, ignore_errors=True)
-            _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(self.base), MIRROR)
+            _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(self.base))
             (self.base / ".complete").touch()
         for lock in ("tools", "requirements"):
             _run(
