@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 
-.PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity bench-recovery bench-judgement bench-analytics restart-drill \
+.PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity bench-recovery bench-judgement bench-analytics restart-drill drill-scale image-steps \
   drill-restore \
   chaos chaos-short chaos-setup check-delivery check-delivery-short delivery-setup check-analytics check-analytics-short check-doors check-doors-short fuzz lock clean
 
@@ -28,6 +28,8 @@ help:
 	@echo 'make check-doors [PARTS="rest memory"]   REST, SMTP and webhooks: rates, latency, memory, kills -9 under load; -short: minutes'
 	@echo 'make check-analytics [PARTS="exactness ingest"]   every event in ClickHouse whatever is killed; speed, freshness, bytes; -short: minutes'
 	@echo 'make fuzz [SECONDS=60]   coverage-guided fuzzing of codec, MIME, feedback, replies and addresses'
+	@echo 'make drill-scale [SHORT=1]   load times ten: workers of send 1, 4, 1 by the rule of KEDA; time to drain, pauses, losses'
+	@echo 'make image-steps  the steps of the Dockerfile in a clean Debian root, without an engine; a stage started in it (root)'
 	@echo 'make lock         requirements.lock from pyproject.toml'
 	@echo 'make clean        remove what was built and kept (.venv, .local)'
 
@@ -37,7 +39,7 @@ setup: .local/stamps/jars
 demo: setup
 	@$(PY) -m loadtest.demo
 
-test: setup .local/stamps/system-tests
+test: setup .local/stamps/system-tests .local/stamps/go
 	@$(PY) -m pytest
 
 check: .local/stamps/python
@@ -110,11 +112,21 @@ restart-drill: setup
 
 drill-restore: setup
 	@$(PY) -m loadtest.drills.restore
+drill-scale: setup
+	@$(PY) -m loadtest.drills.scale $(if $(SHORT),--short)
+
+image-steps: setup
+	@deploy/local/system.sh image
+	@$(PY) -m deploy.docker.steps
 
 lock: .local/stamps/python
 	@$(PY) -m pip install --quiet pip-tools
 	@$(PY) -m piptools compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
 	  --extra local --extra test --output-file requirements.lock pyproject.toml
+	@$(PY) -m piptools compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
+	  --constraint requirements.lock --output-file deploy/docker/requirements.lock pyproject.toml
+	@$(PY) -m piptools compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
+	  --allow-unsafe --output-file deploy/docker/tools.lock deploy/docker/tools.in
 
 clean:
 	@rm -rf .venv .local .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
@@ -129,6 +141,11 @@ export FILE TO TENANT
 
 .local/stamps/system-tests: .local/stamps/system
 	@deploy/local/system.sh test "$(PYTHON)"
+	@touch $@
+
+.local/stamps/go: deploy/local/system.sh
+	@mkdir -p $(@D)
+	@deploy/local/system.sh go .local/bin
 	@touch $@
 
 .local/stamps/python: requirements.lock pyproject.toml .local/stamps/system

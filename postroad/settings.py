@@ -112,7 +112,7 @@ HostPorts = Annotated[list[HostPort], NoDecode, BeforeValidator(_words)]
 SecondsList = Annotated[list[Seconds], NoDecode, BeforeValidator(_words)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
-FilePath = Annotated[Path, BeforeValidator(lambda value: value or None)]
+FilePath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 
 
 class _Part(BaseModel):

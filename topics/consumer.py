@@ -42,6 +42,9 @@ OUTSTANDING_MAX = 2000  # offsets from the first unfinished record to the last o
 OUTSTANDING_BYTES_MAX = 16 << 20  # of values in its unfinished batches; the same. One fetch may go beyond it, by 8 MiB
 SETTLE_SECONDS = 8.0  # a rebalance or a stop waits this long for effects that have begun
 SETTLE = 0.75  # share of the rebalance time-out that it waits at most
+# Faust's polls are of 1500: in a rebalance metadata, and then changelogs, wait for the end of the one before them. With 500 an idle
+# worker of all stages uses 5.2 % of a core, with these 3.8 % as with Faust's.
+FETCH_WAIT_MS = 750
 LEASE = 0.8  # share of the session after which a worker without a heartbeat begins nothing
 POLL_SECONDS = 0.5  # a fetch waits so long while a partition is full, 4 times as long else
 HELD_POLL_SECONDS = 0.1  # the same while a source is held back: it is to go on soon after it may
@@ -100,6 +103,11 @@ class InlineConsumer(stock.AIOKafkaConsumerThread):
             watch_answers(coordinator)
             instance = self.app.conf.consumer_group_instance_id
             leave_when_closed(coordinator, instance, lambda: self.app.should_stop)
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # it is looked at when the consumer starts
+        return consumer
 
     async def on_stop(self) -> None:
         if self._consumer is not None:

@@ -35,7 +35,8 @@ def settings(session_s: float = 10.0) -> dict[str, Any]:
         "broker_max_poll_records": 2000,
         "broker_commit_interval": 0.25,  # what is finished but not committed counts as road (topics/road.py)
         "broker_session_timeout": session_s,
-        "broker_heartbeat_interval": session_s / 5,
+        # members learn of a rebalance by their next heartbeat, and the road stands still until the last one has
+        "broker_heartbeat_interval": min(1.0, session_s / 5),
         "broker_rebalance_timeout": 2 * session_s,
         # 1000 s by default: a stage that holds its partitions for longer would leave the group; topics/stall.py watches
         "broker_max_poll_interval": 7 * 86_400.0,

@@ -4,6 +4,9 @@
 #   system.sh test PYTHON   clickhouse-server, for the tests over the native protocol; chromium and poppler-utils, for those that look at
 #                           the report (without them they are skipped)
 #   system.sh chaos         Go 1.23, which builds toxiproxy, and clickhouse-server: for `make chaos`
+#   system.sh go FOLDER     helm and docker-compose, built by Go into FOLDER, for the tests of the chart and of compose.yaml (without
+#                           them they are skipped)
+#   system.sh image         debootstrap, for `make image-steps`
 #   system.sh delivery FOLDER   mail servers, rspamd and swaks, unpacked into FOLDER and not installed: for `make check-delivery`, `make check-doors`
 set -euo pipefail
 what=$1 python=${2:-}
@@ -54,6 +57,30 @@ if [ "$what" = delivery ]; then
   exit $failed
 fi
 
+# Tools by versions that Go's checksum database knows. Compose excludes modules in its go.mod, so it is built in its own folder.
+if [ "$what" = go ]; then
+  into=$2
+  mkdir -p "$into"
+  if ! command -v go >/dev/null || ! go_builds; then
+    echo "Go 1.23 or later would build helm and docker-compose: tests of the chart and of compose.yaml are skipped without" >&2
+    exit 0
+  fi
+  log=$(mktemp)
+  trap 'rm -f "$log"' EXIT
+  if [ ! -x "$into/helm" ]; then
+    echo "helm by Go into $into (once, some minutes)"
+    GOBIN=$(realpath "$into") GOFLAGS=-trimpath nice go install helm.sh/helm/v3/cmd/helm@v3.22.0 >"$log" 2>&1 || tail -3 "$log" >&2
+  fi
+  if [ ! -x "$into/docker-compose" ]; then
+    echo "docker-compose by Go into $into (once, some minutes)"
+    module=$(cd / && go mod download -json github.com/docker/compose/v2@v2.40.3 2>"$log" | sed -n 's/.*"Dir": "\(.*\)",*/\1/p')
+    if [ -z "$module" ] || ! (cd "$module" && nice go build -trimpath -o "$(cd "$OLDPWD" && realpath "$into")/docker-compose" ./cmd) >"$log" 2>&1; then
+      tail -3 "$log" >&2
+    fi
+  fi
+  exit 0
+fi
+
 if [ "$what" = chaos ]; then
   command -v clickhouse-server >/dev/null || missing+=(clickhouse-server)
   if ! command -v go >/dev/null; then
@@ -62,6 +89,8 @@ if [ "$what" = chaos ]; then
     echo "Go 1.23 or later is needed to build toxiproxy, $(command -v go) is $(go_version): put a newer one into the PATH" >&2
     exit 1
   fi
+elif [ "$what" = image ]; then
+  command -v debootstrap >/dev/null || missing+=(debootstrap)
 elif [ "$what" = test ]; then
   command -v clickhouse-server >/dev/null || missing+=(clickhouse-server)
   command -v chromium >/dev/null || missing+=(chromium)

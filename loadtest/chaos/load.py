@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -79,12 +80,13 @@ class Load:
             for output in outputs:
                 await client.send(output)
 
-    def start(self, rate: float) -> None:
-        """The producer's process: at most `rate` messages a second (0: as fast as it goes). It goes on behind what is
-        acknowledged already."""
+    def start(self, rate: float, surge: Sequence[float] = ()) -> None:
+        """The producer's process: at most `rate` messages a second (0: as fast as it goes), and from `surge[0]` to `surge[1]`
+        (s) `surge[2]`. It goes on behind what is acknowledged already."""
         at = self.installation
         command = [sys.executable, "-m", "loadtest.chaos.producer", "--kafka", at.bootstrap, "--prefix", at.prefix]
         command += ["--partitions", str(at.partitions), "--notes", str(self.notes), "--messages", str(self.planned)]
+        command += ["--surge", *map(str, surge)] if surge else []
         self._producer = child.spawn([*command, "--seed", str(self.seed), "--rate", str(rate)], self.log)
 
     def stop(self) -> None:

@@ -15,7 +15,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -40,17 +40,17 @@ class Producer:
         self._client = Client(installation)
         self._changing = asyncio.Lock()
 
-    async def run(self, planned: Iterator[Planned], rate: float) -> None:
-        """At most `rate` messages a second (0: as fast as it goes)."""
-        began, sent = time.monotonic(), 0
+    async def run(self, planned: Iterator[Planned], rate: float, surge: Sequence[float] = ()) -> None:
+        """At most `rate` messages a second (0: as fast as it goes); `surge`: from when on, until when (s), and how many then."""
+        began, due = time.monotonic(), 0.0
         places = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as tasks:
             for one in planned:
                 await places.acquire()
                 tasks.create_task(self._note(one, places))
-                sent += one.messages
                 if rate:
-                    await asyncio.sleep(max(0.0, began + sent / rate - time.monotonic()))
+                    due += one.messages / (surge[2] if surge and surge[0] <= due < surge[1] else rate)
+                    await asyncio.sleep(max(0.0, began + due - time.monotonic()))
         await self._close(self._client)
 
     async def _note(self, one: Planned, places: asyncio.Semaphore) -> None:
@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--rate", type=float, default=0.0)
+    parser.add_argument("--surge", type=float, nargs=3, default=(), metavar=("FROM", "UNTIL", "RATE"))
     given = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a line for every try to reach a dead broker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for who started us
@@ -123,7 +124,9 @@ def main() -> None:
     async def run() -> None:
         with given.notes.open("a", encoding="utf-8") as notes:
             producer = Producer(installation, notes)
-            await producer.run((one for one in plan(given.messages, given.seed) if one.place not in done), given.rate)
+            await producer.run(
+                (one for one in plan(given.messages, given.seed) if one.place not in done), given.rate, given.surge
+            )
             print(f"all written, {producer.again} writes were made again", file=sys.stderr)
 
     asyncio.run(run())

@@ -1,1 +1,1 @@
-"""Drills: something large is lost or changed under load, and the road goes on."""
+"""Drills: what operators do to a running road, and what they lose, done to one on this machine, with an account of every message."""

@@ -70,6 +70,12 @@ weight = 0
     assert [(s.name, s.address, s.weight) for s in bulk.sources] == [("a", "192.0.2.1", 1), ("b", "", 0)]
 
 
+@pytest.mark.parametrize("name", ["shaping", "api_certificate", "inbound_key", "submission_certificate"])
+def test_an_empty_file_is_none(monkeypatch, name):
+    monkeypatch.setenv(f"POSTROAD_{name.upper()}", "")
+    assert getattr(read(), name) is None
+
+
 def test_lists_are_separated_by_commas(monkeypatch):
     monkeypatch.setenv("POSTROAD_DNS_SERVERS", "127.0.0.1:5353, 127.0.0.2:53")
     monkeypatch.setenv("POSTROAD_GREYLIST_S", "1,2.5")

@@ -6,17 +6,19 @@ from collections import Counter, deque
 from types import SimpleNamespace
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import GroupLoadInProgressError, NotCoordinatorError
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.structs import OffsetAndMetadata
 from faust.tables.recovery import RebalanceAgain
+from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
 from topics.catalogue import ALL
-from topics.consumer import BATCH_BYTES_MAX, OUTSTANDING_BYTES_MAX, Batch, Consumer
+from topics.consumer import BATCH_BYTES_MAX, FETCH_WAIT_MS, OUTSTANDING_BYTES_MAX, Batch, Consumer, InlineConsumer
 from topics.group import watch_answers
 from topics.transport import PRODUCER_BATCH_BYTES, settings
 
@@ -70,6 +72,16 @@ def test_no_batch_of_the_producer_is_above_a_topics_limit():
 def test_session_stays_below_the_request_timeout():
     for seconds in (6.0, 10.0, 45.0):
         assert settings(seconds)["broker_session_timeout"] < settings(seconds)["broker_request_timeout"]
+
+
+async def test_a_rebalance_waits_neither_for_heartbeats_nor_for_polls_long(monkeypatch):
+    """Members learn of it by their heartbeats; metadata and changelogs are asked for behind the poll that is under way."""
+    assert max(settings(seconds)["broker_heartbeat_interval"] for seconds in (6.0, 10.0, 45.0)) <= 1.0
+    made = AIOKafkaConsumer(fetch_max_wait_ms=1500)
+    assert made._fetch_max_wait_ms == 1500  # where aiokafka keeps it
+    monkeypatch.setattr(stock.AIOKafkaConsumerThread, "_create_worker_consumer", lambda self, transport: made)
+    found = InlineConsumer._create_worker_consumer(object.__new__(InlineConsumer), None)
+    assert found is made and found._fetch_max_wait_ms == FETCH_WAIT_MS <= 750
 
 
 def consumer():
