@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import AsyncIterator, Iterable
 from http import HTTPStatus
 from typing import Any
@@ -20,10 +19,9 @@ from avro.records import ApiKey
 from gateway.api import bodies, openapi
 from gateway.api.door import Door
 from gateway.api.problems import Problem, of_decoding, unauthorized
-from gateway.api.routes import Answer, Call, Route
+from gateway.api.routes import Answer, Call, Route, rate_headers
 from gateway.identity import Refused
 from gateway.inbound import Unavailable
-from gateway.limits import Verdict
 from postroad import keys
 from postroad.content import ContentUnavailable
 
@@ -90,13 +88,6 @@ class Endpoint:
             return await self._door.identity.key_of(presented[len(BEARER) :].strip(), peer)
         except Refused as error:
             raise unauthorized(str(error)) from None
-
-
-def rate_headers(verdict: Verdict) -> dict[str, str]:
-    """RateLimit as draft-ietf-httpapi-ratelimit-headers has it; Retry-After where it did not pass."""
-    wait = max(1, math.ceil(verdict.wait_s))
-    found = {"RateLimit": f'"default";r={verdict.left};t={wait}'}
-    return found if verdict.passes else found | {"Retry-After": str(wait)}
 
 
 def shown(problem: Problem, headers: dict[str, str] | None = None) -> Response:
