@@ -68,3 +68,54 @@ async def test_keys_in_force_have_a_bound(rig, monkeypatch):
     await rig.ask("DELETE", f"/v1/keys/{found[0].json()['key']['key_id']}")
     assert (await rig.ask("POST", "/v1/keys", {"scopes": ["read"]})).status == 201
     assert (await rig.ask("POST", "/v1/keys", {"scopes": ["read"]}, key=rig.stranger)).status == 201
+
+
+def _personalized(number=1, **more):
+    to = [{"email": "bob@there.test"}]
+    return {"from": {"email": "ann@acme.test"}, "subject": "-", "content": [{"type": "text/plain", "value": "a" * 1000}],
+            "personalizations": [{"to": to, **more} for _ in range(number)]}  # fmt: skip
+
+
+async def test_substitutions_do_not_grow_without_end(rig):
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    bomb = {one: next * 2 for one, next in zip(letters, letters[1:], strict=False)}
+    for mail in (_personalized(substitutions=bomb), _personalized(500, substitutions={"a": "b" * 1000})):
+        started = time.monotonic()
+        answer = await rig.ask("POST", "/v3/mail/send", mail)
+        assert answer.status == 400 and "substitutions" in str(answer.json()["errors"][0]["field"]), answer.body
+        assert time.monotonic() - started < 5
+    assert (await rig.ask("POST", "/v3/mail/send", _personalized(substitutions={"": "x"}))).status == 400
+    assert not rig.log.records[SUBMISSIONS]
+    assert (await rig.ask("POST", "/v3/mail/send", _personalized(substitutions={"a": "bb"}))).status == 202
+    assert rig.log.values(SUBMISSIONS)[0]["text"].strip() == "bb" * 1000
+
+
+async def test_a_file_of_many_personalizations_is_stored_once(rig, monkeypatch):
+    puts, put_blob = [], rig.contents.put_blob
+
+    async def counted(data):
+        puts.append(len(data))
+        return await put_blob(data)
+
+    monkeypatch.setattr(rig.contents, "put_blob", counted)
+    mail = _personalized(50)
+    mail["attachments"] = [{"content": "QUFB" * 20_000, "filename": "a.bin"}]
+    assert (await rig.ask("POST", "/v3/mail/send", mail)).status == 202
+    assert puts == [60_000]
+    kept = {one["attachments"][0]["content"] for one in rig.log.values(SUBMISSIONS)}
+    assert len(rig.log.values(SUBMISSIONS)) == 50 and len(kept) == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"to": ["a"] * 300_000}, {"reply_to": ["a"] * 300_000}, {"headers": {str(n): "" for n in range(300_000)}}, {"bcc": [{"address": ""}] * 300_000},
+     {"attachments": [{"filename": "", "content": ""}] * 300_000}],
+    ids=lambda more: next(iter(more)),
+)  # fmt: skip
+async def test_of_a_million_recipients_nothing_is_made(rig, mail, more, monkeypatch):
+    made = []
+    for name in ("mailbox", "attachment"):
+        monkeypatch.setattr(f"gateway.api.messages.{name}", lambda *_: made.append(1))
+    answer = await rig.ask("POST", "/v1/send", {**mail, "from": {"address": "ann@acme.test"}, "to": "bob@there.test", **more})
+    assert answer.status == 422 and answer.json()["errors"][0]["pointer"] == f"/{next(iter(more))}"
+    assert len(made) <= 2
