@@ -140,7 +140,12 @@ async def rotate_key(call: Call) -> Answer:
 
 
 @routes.add(
-    "POST", "/v1/oauth/token", None, answer=Token, media={"application/x-www-form-urlencoded": None}, problems=(401, 429)
+    "POST",
+    "/v1/oauth/token",
+    None,
+    answer=Token,
+    media={"application/x-www-form-urlencoded": None},
+    problems=(401, 429),
 )
 async def token(call: Call) -> Answer:
     """A signed token for a key: OAuth 2 client credentials. client_id is the id of the key, client_secret the key."""

@@ -58,7 +58,9 @@ async def chunks(request: Request, limit: int, idle_s: float) -> AsyncIterator[b
         if size > limit:
             raise too_large
         if waited > SLOW_AFTER_S and size < waited * SLOW_PER_S:
-            raise Problem(408, "too-slow", f"less than {SLOW_PER_S:,} bytes came a second", headers={"Connection": "close"})
+            raise Problem(
+                408, "too-slow", f"less than {SLOW_PER_S:,} bytes came a second", headers={"Connection": "close"}
+            )
         if chunk:
             yield chunk
 

@@ -1,12 +1,12 @@
 """What a tenant with a key of its own tries: to have more than it was given, or more of the process than its share."""
 
-import asyncio
 import time
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
-from postroad import keys
-from topics.catalogue import BROADCASTS, CANCELLATIONS, KEYS, RESCHEDULES, SUBMISSIONS
+from topics.catalogue import CANCELLATIONS, KEYS, RESCHEDULES, SUBMISSIONS, SUPPRESSIONS
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -78,7 +78,7 @@ def _personalized(number=1, **more):
 
 async def test_substitutions_do_not_grow_without_end(rig):
     letters = "abcdefghijklmnopqrstuvwxyz"
-    bomb = {one: next * 2 for one, next in zip(letters, letters[1:], strict=False)}
+    bomb = {one: next * 2 for one, next in pairwise(letters)}
     for mail in (_personalized(substitutions=bomb), _personalized(500, substitutions={"a": "b" * 1000})):
         started = time.monotonic()
         answer = await rig.ask("POST", "/v3/mail/send", mail)
@@ -116,6 +116,41 @@ async def test_of_a_million_recipients_nothing_is_made(rig, mail, more, monkeypa
     made = []
     for name in ("mailbox", "attachment"):
         monkeypatch.setattr(f"gateway.api.messages.{name}", lambda *_: made.append(1))
-    answer = await rig.ask("POST", "/v1/send", {**mail, "from": {"address": "ann@acme.test"}, "to": "bob@there.test", **more})
+    answer = await rig.ask(
+        "POST", "/v1/send", {**mail, "from": {"address": "ann@acme.test"}, "to": "bob@there.test", **more}
+    )
     assert answer.status == 422 and answer.json()["errors"][0]["pointer"] == f"/{next(iter(more))}"
     assert len(made) <= 2
+
+
+async def test_entries_that_are_over_are_not_the_end_of_the_list(rig):
+    lists = rig.door.suppressions
+    for number in range(30):
+        lists.hear(SimpleNamespace(key=f"acme\0r{number:02}@there.test".encode()), {
+            "recipient": f"r{number:02}@there.test", "tenant": "acme", "reason": "manual", "since": 1, "at": 1, "detail": "", "source": "rest",
+            "expires_at": 2 if number < 20 else None, "by": "", "cause": "", "evidence": []})  # fmt: skip
+    first = (await rig.ask("GET", "/v1/suppressions?limit=6")).json()
+    rest = (await rig.ask("GET", f"/v1/suppressions?limit=6&cursor={first['next']}")).json()
+    assert [len(first["suppressions"]), len(rest["suppressions"]), rest["next"]] == [6, 4, None]
+    assert len(lists.page("acme", "", "", 5, 3)) == 5
+
+
+async def test_addresses_with_a_slash_can_be_asked_for_and_let_pass(rig):
+    lists = rig.door.suppressions
+    entry = {"recipient": "a/b@there.test", "tenant": "acme", "reason": "manual", "since": 1, "at": 1, "detail": "", "source": "rest",
+             "expires_at": None, "by": "", "cause": "", "evidence": []}  # fmt: skip
+    lists.hear(SimpleNamespace(key=b"acme\0a/b@there.test"), entry)
+    assert (await rig.ask("GET", "/v1/suppressions/a/b@there.test")).status == 200
+    assert (await rig.ask("DELETE", "/v1/suppressions/a/b@there.test")).status == 202
+    assert (await rig.ask("GET", "/v1/suppressions")).status == 200
+
+
+async def test_a_list_of_addresses_comes_with_its_reason(rig):
+    file = b"email\r\na@there.test\r\n"
+    answer = await rig.ask("POST", "/v1/suppressions.csv", raw=file, kind="text/csv")
+    assert answer.status == 422 and b"?reason=" in answer.body
+    answer = await rig.ask("POST", "/v1/suppressions.csv?reason=unsubscribe", raw=file, kind="text/csv")
+    assert answer.json()["added"] == 1 and rig.log.values(SUPPRESSIONS)[0]["reason"] == "unsubscribe"
+    blocks = b"status,reason,email,created\r\n4.0.0,busy,a@there.test,1700000000\r\n"
+    answer = await rig.ask("POST", "/v1/suppressions.csv?name=suppression_blocks.csv", raw=blocks, kind="text/csv")
+    assert answer.status == 422 and len(rig.log.records[SUPPRESSIONS]) == 1
