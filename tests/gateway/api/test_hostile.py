@@ -1,12 +1,13 @@
 """What a tenant with a key of its own tries: to have more than it was given, or more of the process than its share."""
 
+import errno
 import time
 from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 
-from topics.catalogue import CANCELLATIONS, KEYS, RESCHEDULES, SUBMISSIONS, SUPPRESSIONS
+from topics.catalogue import CANCELLATIONS, KEYS, NOTIFIED, RESCHEDULES, SUBMISSIONS, SUPPRESSIONS
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -154,3 +155,35 @@ async def test_a_list_of_addresses_comes_with_its_reason(rig):
     blocks = b"status,reason,email,created\r\n4.0.0,busy,a@there.test,1700000000\r\n"
     answer = await rig.ask("POST", "/v1/suppressions.csv?name=suppression_blocks.csv", raw=blocks, kind="text/csv")
     assert answer.status == 422 and len(rig.log.records[SUPPRESSIONS]) == 1
+
+
+async def test_a_failure_names_the_route_and_no_address(rig, monkeypatch, caplog):
+    def full(folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def broken(*_):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(rig.door.suppressions, "get", broken)
+    answer = await rig.ask("GET", "/v1/suppressions/ann@there.test")
+    assert (answer.status, answer.json()["type"]) == (500, "urn:postroad:problem:failed")
+    assert "GET /v1/suppressions/{recipient" in caplog.text and "ann@there.test" not in caplog.text
+    monkeypatch.setattr("gateway.api.bodies.spooled", full)
+    answer = await rig.ask("POST", "/v1/send/batch", raw=b"{}\n", kind="application/x-ndjson")
+    assert answer.status == 503 and answer.headers["retry-after"]
+
+
+async def test_an_endpoint_with_many_tries_does_not_fill_the_memory(rig, monkeypatch):
+    made = (await rig.ask("POST", "/v1/webhooks", {"url": "https://hooks.test/a"})).json()
+    id = made["webhook"]["webhook_id"]
+    for number in range(300):
+        await rig.log.send(NOTIFIED, {"notification_id": f"evt_{number % 100}", "webhook_id": id, "tenant": "acme", "type": "message.bounced",
+                                      "at": rig.log.now, "body": "x" * 1000, "attempt": 1, "tried_at": rig.log.now,
+                                      "outcome": "delivered" if number % 100 < 50 else "dead"})  # fmt: skip
+    shown = (await rig.ask("GET", f"/v1/webhooks/{id}/deliveries?limit=10")).json()["deliveries"]
+    assert [one["notification_id"] for one in shown] == [f"evt_{n}" for n in range(90, 100)]
+    monkeypatch.setattr("postroad.webhooks.redrive.MANY", 20)
+    sent = (await rig.ask("POST", f"/v1/webhooks/{id}/redrive", {})).json()
+    assert sent == {"notifications": [f"evt_{n}" for n in range(50, 70)], "more": True}
+    monkeypatch.setattr("postroad.webhooks.redrive.MANY", 50)
+    assert (await rig.ask("POST", f"/v1/webhooks/{id}/redrive", {})).json()["more"] is False
