@@ -20,6 +20,7 @@ from postroad.webhooks import payload, signing
 from postroad.webhooks.guard import BadUrl, Guard
 from postroad.webhooks.notifier import CONCURRENCY_MAX
 from postroad.webhooks.redrive import Dead
+from postroad.webhooks.sealing import Sealing
 from topics.catalogue import NOTIFICATIONS, NOTIFIED, WEBHOOKS
 
 WEBHOOKS_MAX = 50  # of a tenant
@@ -134,7 +135,7 @@ async def create_webhook(call: Call) -> Answer:
         raise Problem(409, "too-many", f"a tenant has at most {WEBHOOKS_MAX} endpoints")
     webhook: Webhook = {
         "webhook_id": "wh_" + secrets.token_urlsafe(16), "tenant": call.tenant, "url": _url(call, asked.url), "types": _types(asked.types),
-        "kind": asked.kind, "secrets": [{"secret": secret, "until": None}], "created_at": now, "updated_at": now,
+        "kind": asked.kind, "secrets": [{"secret": _sealing(call).seal(secret), "until": None}], "created_at": now, "updated_at": now,
         "concurrency": asked.concurrency, "description": asked.description,
     }  # fmt: skip
     await _put(call, webhook, "webhook-created")
@@ -185,12 +186,12 @@ async def delete_webhook(call: Call) -> Answer:
 @routes.add("POST", "/v1/webhooks/{webhook_id}/rotate", "manage", body=Rotation, answer=Secret, problems=(404,))
 async def rotate_webhook(call: Call) -> Answer:
     """Give an endpoint a new secret, shown once; the one before signs beside it for a while."""
-    webhook, now = _own(call), call.door.now()
+    webhook, now, sealing = _own(call), call.door.now(), _sealing(call)
     until, secret = now + round(call.body.overlap_s * 1000), signing.new_secret(webhook["kind"])
     old: list[WebhookSecret] = [
-        {"secret": one["secret"], "until": end} for one in webhook["secrets"] if (end := min(one.get("until") or until, until)) > now
+        {"secret": sealing.again(one["secret"]), "until": end} for one in webhook["secrets"] if (end := min(one.get("until") or until, until)) > now
     ]  # fmt: skip
-    webhook = {**webhook, "secrets": [{"secret": secret, "until": None}, *old], "updated_at": now}
+    webhook = {**webhook, "secrets": [{"secret": sealing.seal(secret), "until": None}, *old], "updated_at": now}
     await _put(call, webhook, "webhook-rotated")
     return Answer(_with_secret(webhook, secret))
 
@@ -260,6 +261,10 @@ async def _tries(call: Call, webhook: Webhook, since: int, take: Callable[[Notif
 async def _put(call: Call, webhook: Webhook, action: str) -> None:
     await call.door.producer.send(WEBHOOKS, webhook)
     await audit.tell(call, action, webhook["webhook_id"])
+
+
+def _sealing(call: Call) -> Sealing:
+    return Sealing(call.door.settings.webhook_rules().secret_keys)
 
 
 def _url(call: Call, url: str) -> str:

@@ -1,13 +1,15 @@
 """What a tenant with a key of its own tries: to have more than it was given, or more of the process than its share."""
 
 import errno
+import json
 import time
 from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 
-from topics.catalogue import CANCELLATIONS, KEYS, NOTIFIED, RESCHEDULES, SUBMISSIONS, SUPPRESSIONS
+from postroad.webhooks.sealing import Sealing
+from topics.catalogue import CANCELLATIONS, KEYS, NOTIFIED, RESCHEDULES, SUBMISSIONS, SUPPRESSIONS, WEBHOOKS
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -187,3 +189,14 @@ async def test_an_endpoint_with_many_tries_does_not_fill_the_memory(rig, monkeyp
     assert sent == {"notifications": [f"evt_{n}" for n in range(50, 70)], "more": True}
     monkeypatch.setattr("postroad.webhooks.redrive.MANY", 50)
     assert (await rig.ask("POST", f"/v1/webhooks/{id}/redrive", {})).json()["more"] is False
+
+
+async def test_no_secret_of_a_webhook_lies_in_kafka_as_it_is_shown(rig, tmp_path):
+    rig = type(rig)(tmp_path, webhook_secret_key=["k" * 32])
+    made = (await rig.ask("POST", "/v1/webhooks", {"url": "https://hooks.test/a"})).json()
+    id = made["webhook"]["webhook_id"]
+    new = (await rig.ask("POST", f"/v1/webhooks/{id}/rotate", {})).json()["secret"]
+    kept = [one["secret"] for one in rig.webhooks[id]["secrets"]]
+    assert [Sealing(["k" * 32]).open(one) for one in kept] == [new, made["secret"]]
+    text = json.dumps([webhook for _, webhook, _ in rig.log.records[WEBHOOKS]])
+    assert new not in text and made["secret"] not in text
