@@ -52,6 +52,10 @@ class Services:
         """Return when tenants, orders, standings and webhooks are known."""
         await asyncio.gather(self.tenants.ready(), self.orders.ready(), self.standings.ready(), self.webhooks.ready())
 
+    async def close(self) -> None:
+        """End what is under way to webhooks, and close its connections: what has no result yet is tried again by the next worker."""
+        await self.notifier.close()
+
     def complaints(self, source: str) -> tuple[int, int]:
         """Of the mail of a source today: sent, complained of."""
         return counts_of_today(self.standings, source, time.time_ns() // 1_000_000)

@@ -8,7 +8,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from mode import Service, Worker
@@ -30,10 +30,14 @@ class UnknownStage(ValueError):
 
 class Fleet(Service):
     """The apps of this process, started and stopped together: one after another each would wait a second (faust.md 19).
-    `metrics`: host:port where their counters are told, and what `warming` tells; empty for nowhere."""
+    `metrics`: host:port where their counters are told, and what `warming` tells; empty for nowhere. `close`: awaited when all have
+    stopped."""
 
-    def __init__(self, apps: Sequence[StageApp], metrics: str = "", warming: Warming = none_warms):
+    def __init__(
+        self, apps: Sequence[StageApp], metrics: str = "", warming: Warming = none_warms, close: Callable[[], Awaitable[None]] | None = None
+    ):  # fmt: skip
         super().__init__()
+        self._close = close
         self.apps, self.metrics, self.warming = apps, metrics, warming
         self._end_metrics: Callable[[], None] = lambda: None
         for app in apps:
@@ -50,6 +54,8 @@ class Fleet(Service):
 
     async def on_stop(self) -> None:
         await asyncio.gather(*(app.stop() for app in self.apps))
+        if self._close is not None:
+            await self._close()
         self._end_metrics()
 
     async def _tell_ready(self) -> None:
@@ -94,6 +100,6 @@ def run(names: Sequence[str]) -> None:
     gc.collect()
     gc.freeze()
     Worker(
-        Fleet(apps, load().metrics, services().departures.warming),
+        Fleet(apps, load().metrics, services().departures.warming, services().close),
         loglevel="warn", logfile=sys.stderr, override_logging=True, daemon=True,
     ).execute_from_commandline()  # fmt: skip

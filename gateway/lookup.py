@@ -40,7 +40,7 @@ class Lookup:
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
         self._codecs = installation.codecs((SUBMISSIONS, BROADCASTS, EVENTS, NOTIFIED))
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._places, self._long = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(1)
         self._free: list[AIOKafkaConsumer] = []
 
     async def submission(self, tenant: str, message_id: str) -> tuple[Submission, str] | None:
@@ -87,16 +87,16 @@ class Lookup:
         await self._scan(EVENTS, message_id, since - EARLY_MS, take)
         return found
 
-    async def values(self, topic: Topic[Any], key: str, since: int) -> list[Any]:
-        """All values of a key that were written at `since` (ms) or later."""
-        found: list[Any] = []
+    async def each(self, topic: Topic[Any], key: str, since: int, take: Callable[[Any], None]) -> None:
+        """Hand over the values of a key that were written at `since` (ms) or later: days of them, so one such look-up at a time, and the
+        other places are for those that are short."""
 
-        def take(place: Place, value: Any) -> bool:
-            found.append(value)
+        def one(place: Place, value: Any) -> bool:
+            take(value)
             return False
 
-        await self._scan(topic, key, since - EARLY_MS, take, most=None)
-        return found
+        async with self._long:
+            await self._scan(topic, key, since - EARLY_MS, one, most=None)
 
     async def stop(self) -> None:
         """Let go of Kafka."""

@@ -52,11 +52,17 @@ class Suppressed:
 
     def page(self, tenant: str, after: str, reason: str, limit: int, now: int) -> list[SuppressionEntry]:
         """The next entries in the order of their addresses."""
-        rows = self._db.execute(
-            "SELECT entry FROM listed WHERE tenant = ? AND recipient > ? AND (? = '' OR reason = ?) ORDER BY recipient LIMIT ?",
-            (tenant, after, reason, reason, limit),
-        )
-        return [entry for (raw,) in rows if _holds(entry := msgspec.json.decode(raw), now)]
+        found: list[SuppressionEntry] = []
+        while len(found) < limit:
+            rows = self._db.execute(
+                "SELECT recipient, entry FROM listed WHERE tenant = ? AND recipient > ? AND (? = '' OR reason = ?) ORDER BY recipient LIMIT ?",
+                (tenant, after, reason, reason, limit),
+            ).fetchall()
+            found += [entry for _, raw in rows if _holds(entry := msgspec.json.decode(raw), now)]
+            if len(rows) < limit:
+                break
+            after = rows[-1][0]  # those that are over are not the end
+        return found[:limit]
 
 
 def _holds(entry: SuppressionEntry, now: int) -> bool:

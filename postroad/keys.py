@@ -24,6 +24,7 @@ STREAMS: tuple[str, ...] = get_args(MessageStream)
 ID_LETTERS, SECRET_LETTERS = string.ascii_lowercase + string.digits, string.ascii_letters + string.digits
 ID_LENGTH, SECRET_LENGTH = 16, 32
 NAME_MAX = 100  # characters
+RATE_MIN = 0.001  # requests a second: one in a quarter of an hour
 OVERLAP_MS = 24 * 3_600_000  # by default both of two keys work for so long when one is rotated
 
 _SECRET = re.compile(rf"pr_(live|test)_([a-z0-9]{{{ID_LENGTH}}})_[A-Za-z0-9]{{{SECRET_LENGTH}}}")
@@ -46,8 +47,8 @@ def make(
         raise ValueError(f"name: one line of at most {NAME_MAX} characters")
     if expires_at is not None and expires_at <= now:
         raise ValueError("expires_at is over already")
-    if not 0 <= rate_per_second < 1e6:
-        raise ValueError("rate_per_second: 0 for the installation's, or up to a million")
+    if rate_per_second != 0 and not RATE_MIN <= rate_per_second < 1e6:
+        raise ValueError(f"rate_per_second: 0 for the installation's, or {RATE_MIN} to a million")
     key_id = "".join(secrets.choice(ID_LETTERS) for _ in range(ID_LENGTH))
     random = "".join(secrets.choice(SECRET_LETTERS) for _ in range(SECRET_LENGTH))
     secret = f"pr_{'test' if test_mode else 'live'}_{key_id}_{random}"
@@ -75,6 +76,20 @@ def in_force(key: ApiKey, now: int) -> bool:
 def may(key: ApiKey, scope: str, stream: str = "") -> bool:
     """Whether a key has a scope and, where one is named, may send to the message stream."""
     return scope in key["scopes"] and (not stream or not key.get("streams") or stream in key["streams"])
+
+
+def beyond(giver: ApiKey, given: ApiKey) -> str:
+    """What a key has that another one, which makes or rotates it, has not; empty: nothing."""
+    if more := set(given["scopes"]) - set(giver["scopes"]):
+        return f"scopes {', '.join(sorted(more))}"
+    if more := set(given.get("streams") or STREAMS) - set(giver.get("streams") or STREAMS):
+        return f"streams {', '.join(sorted(more))}"
+    if giver.get("test_mode", False) and not given.get("test_mode", False):
+        return "live mail; a test key gives test keys only"
+    ends, until = giver.get("expires_at"), given.get("expires_at")
+    if ends is not None and (until is None or until > ends):
+        return "a longer life; expires_at must be no later than your key's own"
+    return ""
 
 
 def rotated(key: ApiKey, now: int, overlap_ms: int = OVERLAP_MS) -> tuple[ApiKey, ApiKey, str]:

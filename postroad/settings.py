@@ -317,6 +317,8 @@ class Settings(BaseSettings):
         [], description="networks that are not public and that webhooks may reach all the same, such as 10.1.0.0/16, separated by commas")  # fmt: skip
     webhook_timeout_s: Seconds = Field(
         15.0, description="of one try of a webhook, from the name look-up to the end of the answer, seconds")  # fmt: skip
+    webhook_secret_key: Secrets = Field(
+        [], description="seals the secrets of webhooks in control.webhooks, the same for gateways, workers and commands; several: the first seals, all open; empty: plain text")  # fmt: skip
 
     audit_transit_s: Seconds = Field(
         600.0, description="a message that takes no step for so long, and does not wait, is told as lost, seconds")  # fmt: skip
@@ -385,7 +387,10 @@ class Settings(BaseSettings):
 
     def webhook_rules(self) -> Rules:
         """Where webhooks may go, and how long a try takes."""
-        return Rules(tuple(self.webhook_networks), self.webhook_http, self.webhook_timeout_s, tuple(self.dns_servers))
+        keys = tuple(key.get_secret_value() for key in self.webhook_secret_key)
+        return Rules(
+            tuple(self.webhook_networks), self.webhook_http, self.webhook_timeout_s, tuple(self.dns_servers), keys
+        )
 
     def thresholds(self) -> Thresholds:
         """At which rates a reputation takes its steps."""

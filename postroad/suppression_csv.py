@@ -121,10 +121,10 @@ def _form(name: str, columns: Set[str], reason: SuppressionReason | None, tenant
         raise ValueError(
             "SendGrid's blocks are refusals of one mail (its content, the sender's reputation) and no suppressions: SendGrid itself"
             " goes on sending to these addresses. Import its bounces, spam reports and unsubscribes; if this file is one of them,"
-            " rename it"
+            " rename it (by REST ?name=)"
         )
     if form.name == "list" and reason is None:
-        raise ValueError("the file has addresses and no reasons: say why with --reason")
+        raise ValueError("the file has addresses and no reasons: say why with --reason (by REST ?reason=)")
     if form.name != "postroad" and tenant is None:
         raise ValueError("the file does not say whose list it is: say --tenant TENANT, or --global")
     return form

@@ -14,13 +14,14 @@ from avro.records import ApiKey
 from gateway.api import audit, bodies
 from gateway.api.messages import Moment, ms
 from gateway.api.problems import Problem, not_found, unauthorized
-from gateway.api.routes import Answer, Call, Routes
+from gateway.api.routes import Answer, Call, Routes, rate_headers
 from gateway.api.status import moment
 from gateway.identity import Refused
 from postroad import keys
 from topics.catalogue import KEYS
 
 FORM_MAX = 8 << 10  # bytes
+KEYS_MAX = 1_000  # of a tenant in force: every door knows all of them
 NO_STORE = {"Cache-Control": "no-store"}  # RFC 6749 5.1
 
 routes = Routes()
@@ -80,24 +81,24 @@ class Token(msgspec.Struct):
     scope: str
 
 
-@routes.add("POST", "/v1/keys", "manage", body=NewKey, status=201, answer=Secret)
+@routes.add("POST", "/v1/keys", "manage", body=NewKey, status=201, answer=Secret, problems=(409,))
 async def create_key(call: Call) -> Answer:
     """Make a key. Its secret is shown once."""
     asked: NewKey = call.body
-    beyond = [scope for scope in asked.scopes if scope in keys.SCOPES and scope not in call.key["scopes"]]
-    own = call.key.get("streams", [])
-    if beyond or (own and not set(asked.streams or keys.STREAMS) <= set(own)):
-        raise Problem(403, "forbidden", "a key cannot give more than it has: scopes and streams of your own")
-    if call.key.get("test_mode") and not asked.test_mode:
-        raise Problem(403, "forbidden", "a test key makes test keys only")
+    expires_at = ms(asked.expires_at, "/expires_at") if asked.expires_at else None
     try:
         key, secret = keys.make(
             call.tenant, asked.scopes, call.door.now(), streams=asked.streams, name=asked.name, test_mode=asked.test_mode,
-            expires_at=ms(asked.expires_at, "/expires_at") if asked.expires_at else None, rate_per_second=asked.rate_per_second,
+            expires_at=expires_at, rate_per_second=asked.rate_per_second,
         )  # fmt: skip
     except ValueError as error:
         field, _, text = str(error).partition(": ")
         raise Problem(422, "invalid", f"{field}: {text}" if text else field) from None
+    if beyond := keys.beyond(call.key, key):
+        raise Problem(403, "forbidden", f"a key cannot give more than it has: {beyond}")
+    mine = sum(keys.in_force(one, key["created_at"]) for one in call.door.keys.values() if one["tenant"] == call.tenant)
+    if mine >= KEYS_MAX:
+        raise Problem(409, "too-many", f"a tenant has at most {KEYS_MAX:,} keys in force: revoke some")
     await call.door.producer.send(KEYS, key)
     await audit.tell(call, "key-created", key["key_id"], " ".join(key["scopes"]))
     return Answer(Secret(_shown(call, key), secret), 201, NO_STORE)
@@ -125,10 +126,11 @@ async def revoke_key(call: Call) -> Answer:
 @routes.add("POST", "/v1/keys/{key_id}/rotate", "manage", body=Rotation, status=201, answer=Secret, problems=(404, 409))
 async def rotate_key(call: Call) -> Answer:
     """Make a key like another one, which works for a while beside it. The new secret is shown once."""
-    if not set(_own(call)["scopes"]) <= set(call.key["scopes"]):
-        raise Problem(403, "forbidden", "a key cannot give more than it has: rotate it with a key that has its scopes")
+    own = _own(call)
+    if beyond := keys.beyond(call.key, own):
+        raise Problem(403, "forbidden", f"a key cannot give more than it has, rotate it with one like it: {beyond}")
     try:
-        old, new, secret = keys.rotated(_own(call), call.door.now(), round(call.body.overlap_s * 1000))
+        old, new, secret = keys.rotated(own, call.door.now(), round(call.body.overlap_s * 1000))
     except ValueError as error:
         raise Problem(409, "not-in-force", str(error)) from None
     await call.door.producer.send(KEYS, new)
@@ -138,7 +140,12 @@ async def rotate_key(call: Call) -> Answer:
 
 
 @routes.add(
-    "POST", "/v1/oauth/token", None, answer=Token, media={"application/x-www-form-urlencoded": None}, problems=(401,)
+    "POST",
+    "/v1/oauth/token",
+    None,
+    answer=Token,
+    media={"application/x-www-form-urlencoded": None},
+    problems=(401, 429),
 )
 async def token(call: Call) -> Answer:
     """A signed token for a key: OAuth 2 client credentials. client_id is the id of the key, client_secret the key."""
@@ -159,6 +166,9 @@ async def token(call: Call) -> Answer:
         raise unauthorized(str(error)) from None
     if not secret.startswith("pr_") or client_id not in ("", key["key_id"]):
         raise unauthorized("client_id is the id of the key, client_secret the key itself")
+    verdict = call.door.limits.take(f"t:{key['tenant']}", f"k:{key['key_id']}")
+    if not verdict.passes:
+        raise Problem(429, "too-many", "more requests than this key or tenant may send", headers=rate_headers(verdict))
     try:
         signed, life_s = call.door.identity.token(key)
     except ValueError as error:

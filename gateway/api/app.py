@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-import math
 from collections.abc import AsyncIterator, Iterable
 from http import HTTPStatus
 from typing import Any
@@ -20,10 +20,9 @@ from avro.records import ApiKey
 from gateway.api import bodies, openapi
 from gateway.api.door import Door
 from gateway.api.problems import Problem, of_decoding, unauthorized
-from gateway.api.routes import Answer, Call, Route
+from gateway.api.routes import Answer, Call, Route, rate_headers
 from gateway.identity import Refused
 from gateway.inbound import Unavailable
-from gateway.limits import Verdict
 from postroad import keys
 from postroad.content import ContentUnavailable
 
@@ -34,6 +33,7 @@ BEARER = "bearer "
 ANYBODY: ApiKey = {"key_id": "", "tenant": "", "hash": "", "scopes": [], "created_at": 0}
 
 UNAVAILABLE = Problem(503, "unavailable", "it cannot be done now; try again later", headers={"Retry-After": "5"})
+FAILED = Problem(500, "failed", "an error of this host; nothing is known of what it did: ask with your Idempotency-Key")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -54,6 +54,14 @@ class Endpoint:
         except (Unavailable, ContentUnavailable) as error:
             log.warning("%s %s: %s", self._route.method, self._route.path, error)
             response = shown(UNAVAILABLE, limited)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            log.error("%s %s: no room for what comes: %s", self._route.method, self._route.path, error.strerror)
+            response = shown(UNAVAILABLE, limited)
+        except Exception as error:  # the path as it is declared: the one that was asked for may name an address
+            log.error("%s %s failed", self._route.method, self._route.path, exc_info=error)
+            response = shown(FAILED, limited)
         count = f"{self._route.method} {self._route.path} {response.status_code}"
         self._door.counts[count] = self._door.counts.get(count, 0) + 1
         await response(scope, receive, send)
@@ -92,13 +100,6 @@ class Endpoint:
             raise unauthorized(str(error)) from None
 
 
-def rate_headers(verdict: Verdict) -> dict[str, str]:
-    """RateLimit as draft-ietf-httpapi-ratelimit-headers has it; Retry-After where it did not pass."""
-    wait = max(1, math.ceil(verdict.wait_s))
-    found = {"RateLimit": f'"default";r={verdict.left};t={wait}'}
-    return found if verdict.passes else found | {"Retry-After": str(wait)}
-
-
 def shown(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     """A problem as it is sent."""
     return Response(_encode(problem.body()), problem.status, {**(headers or {}), **problem.headers}, problem.media_type)
@@ -133,12 +134,8 @@ def application(door: Door, routes: Iterable[Route]) -> Starlette:
         return shown(problem, dict(error.headers or {}))
 
     async def failed(request: Request, error: Exception) -> Response:
-        log.error("%s %s failed", request.method, request.url.path[:200], exc_info=error)
-        return shown(
-            Problem(
-                500, "failed", "an error of this host; nothing is known of what it did: ask with your Idempotency-Key"
-            )
-        )
+        log.error("a request failed", exc_info=error)
+        return shown(FAILED)
 
     mounted: list[Any] = [Mounted(one.path, Endpoint(door, one), methods=[one.method]) for one in routes]
     mounted += [Mounted("/openapi.json", description), Mounted("/healthz", alive)]

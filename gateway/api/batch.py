@@ -148,6 +148,9 @@ async def job_refusals(call: Call) -> Answer:
 async def cancel_job(call: Call) -> Answer:
     """Stop a job: lines that were not read are not sent. What was accepted goes on."""
     state, id = _own(call), call.params["job_id"]
+    own, of_job = call.key.get("streams"), state.created.get("streams")
+    if own and not set(of_job or keys.STREAMS) <= set(own):
+        raise Problem(403, "forbidden", "the job was made with a key that may send to more streams than this one")
     if state.ended is not None:
         raise Problem(409, "ended", f"the job has ended already: {state.name}")
     job: Job = {"job_id": id, "tenant": call.tenant, "step": "cancelled", "by": f"key {call.key['key_id']}"}
@@ -170,7 +173,8 @@ async def _uploaded(call: Call) -> AsyncIterator[tuple[str, str, IO[bytes], str]
             if not form.files:
                 raise of_field(f"/{FILE}", "the file is missing")
             (sent,) = form.files
-            if sent.content_type.partition(";")[0].strip().lower() not in (CSV, NDJSON):
+            kind = sent.content_type.partition(";")[0].strip().lower()
+            if kind not in (CSV, NDJSON):
                 raise of_field(f"/{FILE}", f"its Content-Type must be {CSV} or {NDJSON}")
             if len(form.message) > MESSAGE_MAX:
                 raise Problem(
@@ -183,7 +187,7 @@ async def _uploaded(call: Call) -> AsyncIterator[tuple[str, str, IO[bytes], str]
                 raise Problem(403, "forbidden", f"this key may not send to the stream {message.stream}")
             yield (
                 form.message.decode(),
-                "csv" if sent.content_type.startswith(CSV) else "ndjson",
+                "csv" if kind == CSV else "ndjson",
                 sent.file,
                 sent.digest,
             )

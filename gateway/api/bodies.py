@@ -1,6 +1,6 @@
 """Bodies of requests: small ones in memory, large ones in a file, and of those one at a time in memory.
 
-What a client sends counts against the limit while it comes, and one that sends nothing for `api_timeout_s` is let go.
+What a client sends counts against the limit while it comes, and one that sends nothing for `api_timeout_s`, or drop by drop, is let go.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from gateway.api.problems import Problem, of_decoding
 
 SMALL = 256 << 10  # bytes
+SLOW_AFTER_S, SLOW_PER_S = 60.0, 1024  # who was waited for so long has sent so many bytes a second, or is let go
 T = TypeVar("T")
 Buffer = bytes | bytearray | mmap.mmap
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
@@ -41,8 +42,9 @@ async def chunks(request: Request, limit: int, idle_s: float) -> AsyncIterator[b
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise too_large
-    size, coming = 0, request.stream()
+    size, waited, coming, clock = 0, 0.0, request.stream(), asyncio.get_running_loop().time
     while True:
+        since = clock()
         try:
             async with asyncio.timeout(idle_s):
                 chunk = await anext(coming)
@@ -52,9 +54,13 @@ async def chunks(request: Request, limit: int, idle_s: float) -> AsyncIterator[b
             raise Problem(408, "too-slow", f"nothing came for {idle_s:g} s", headers={"Connection": "close"}) from None
         except ClientDisconnect:
             raise Problem(400, "cut-off", "the connection was closed before the body had come") from None
-        size += len(chunk)
+        size, waited = size + len(chunk), waited + clock() - since
         if size > limit:
             raise too_large
+        if waited > SLOW_AFTER_S and size < waited * SLOW_PER_S:
+            raise Problem(
+                408, "too-slow", f"less than {SLOW_PER_S:,} bytes came a second", headers={"Connection": "close"}
+            )
         if chunk:
             yield chunk
 

@@ -16,7 +16,15 @@ from avro.records import RecipientKind, Submission, Tenant
 from gateway.api.problems import Problem, of_field, of_rule
 from postroad import budget
 from postroad.addresses import BadAddress, normalise
-from postroad.checks import author, check_lifetime, check_submission
+from postroad.checks import (
+    ATTACHMENTS_MAX,
+    MORE_HEADERS_MAX,
+    RECIPIENTS_MAX,
+    REPLY_TO_MAX,
+    author,
+    check_lifetime,
+    check_submission,
+)
 from postroad.intake import distinct
 from postroad.senders import domain_of_tenant
 
@@ -102,7 +110,8 @@ def submission_of(message: Message, tenant: Tenant, submission_id: str, *, test:
 
 
 def converted(message: Message, tenant: str, submission_id: str, *, test: bool) -> Submission:
-    """The submission, not checked yet. Raises Problem."""
+    """The submission, not checked yet, but for how many of everything there are. Raises Problem."""
+    _few(message)
     made: Submission = {
         "tenant": tenant, "submission_id": submission_id, "stream": message.stream, "sender": _sender(message),
         "recipients": recipients_of(message), "tags": message.tags, "metadata": message.metadata,
@@ -198,6 +207,15 @@ def ms(moment: datetime, pointer: str) -> int:
         return round(moment.timestamp() * 1000)
     except (OverflowError, ValueError, OSError):
         raise of_field(pointer, "this is no time of our calendar") from None
+
+
+def _few(message: Message) -> None:
+    """A body of 33 MB holds millions of recipients or headers: nothing is made of them before they were counted."""
+    for field, most in (("to", RECIPIENTS_MAX), ("cc", RECIPIENTS_MAX), ("bcc", RECIPIENTS_MAX), ("reply_to", REPLY_TO_MAX),
+                        ("headers", MORE_HEADERS_MAX), ("attachments", ATTACHMENTS_MAX)):  # fmt: skip
+        found = getattr(message, field)
+        if isinstance(found, list | dict) and len(found) > most:
+            raise of_field(f"/{field}", f"{len(found):,} of them; {most:,} are allowed")
 
 
 def _sender(message: Message) -> AvroMailbox:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from starlette.requests import Request
 
 from avro.records import ApiKey
+from gateway.limits import Verdict
 
 if TYPE_CHECKING:
     from gateway.api.door import Door
@@ -89,3 +91,10 @@ class Routes:
             return handler
 
         return bind
+
+
+def rate_headers(verdict: Verdict) -> dict[str, str]:
+    """RateLimit as draft-ietf-httpapi-ratelimit-headers has it; Retry-After where it did not pass."""
+    wait = max(1, math.ceil(verdict.wait_s))
+    found = {"RateLimit": f'"default";r={verdict.left};t={wait}'}
+    return found if verdict.passes else found | {"Retry-After": str(wait)}

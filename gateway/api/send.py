@@ -99,7 +99,7 @@ async def accept(call: Call, submission: Submission, part: str = "") -> tuple[st
     if len(key) > KEY_MAX or not key.isprintable():
         raise Problem(400, "idempotency-key", f"Idempotency-Key: 1 to {KEY_MAX} printable characters")
     try:
-        await _stored(call.door, submission)
+        await stored(call.door, submission)
         if not key:
             submission["submission_id"] = f"api-{secrets.token_hex(16)}"
             return submission["submission_id"], await call.door.acceptor.write(submission), False
@@ -136,11 +136,16 @@ def too_large_record() -> Problem:
     )
 
 
-async def _stored(door: Door, submission: Submission) -> None:
-    """Put large files into the content store, and those that came beside the message."""
-    for attachment in submission.get("attachments", []):
-        file: Any = attachment["content"]
-        if isinstance(file, multipart.File):
-            attachment["content"] = await door.contents.put_file(file.file, file.digest)
-        elif len(file) > INLINE_MAX:
-            attachment["content"] = await door.contents.put_blob(file)
+async def stored(door: Door, *submissions: Submission) -> None:
+    """Put large files into the content store, and those that came beside the message; one that several submissions share once.
+    Raises ContentUnavailable."""
+    known: dict[int, tuple[bytes, str]] = {}  # by identity, which holds as long as they are here
+    for submission in submissions:
+        for attachment in submission.get("attachments", []):
+            file: Any = attachment["content"]
+            if isinstance(file, multipart.File):
+                attachment["content"] = await door.contents.put_file(file.file, file.digest)
+            elif isinstance(file, bytes) and len(file) > INLINE_MAX:
+                if id(file) not in known:
+                    known[id(file)] = file, await door.contents.put_blob(file)
+                attachment["content"] = known[id(file)][1]

@@ -18,9 +18,10 @@ from gateway.api import bodies
 from gateway.api.messages import Attachment, Mailbox, Message, Recipient
 from gateway.api.problems import Problem
 from gateway.api.routes import Answer, Call, Routes
-from gateway.api.send import OVERHEAD, accept, submission_for
+from gateway.api.send import OVERHEAD, accept, stored, submission_for
 
 PERSONALIZATIONS_MAX = 1_000  # SendGrid's
+SUBSTITUTED_MAX = 32 << 20  # characters of subjects and parts after substitution, of all personalizations together
 PLAIN, HTML = "text/plain", "text/html"
 
 routes = Routes()
@@ -134,9 +135,10 @@ async def mail_send(call: Call) -> Answer:
             call.request, Mail, limit, door.settings.api_timeout_s, door.spool, door.large
         ) as mail:
             _check(mail)
-            made = [submission_for(call, message_of(mail, number)) for number in range(len(mail.personalizations))]
+            made = _submissions(call, mail)
             if _sandbox(mail):
                 return Answer(None, 200)
+            await stored(door, *made)
             found = await asyncio.gather(*(accept(call, one, f":{number}") for number, one in enumerate(made)))
     except Refused:
         raise
@@ -148,11 +150,33 @@ async def mail_send(call: Call) -> Answer:
     return Answer(None, 202, {"X-Message-Id": _first_id(made[0], found[0])})
 
 
-def message_of(mail: Mail, number: int) -> Message:
-    """The mail of a personalization. Raises Refused."""
+def _submissions(call: Call, mail: Mail) -> list[Submission]:
+    """One for each personalization. Raises Problem."""
+    made, left = [], SUBSTITUTED_MAX
+    for number, own in enumerate(mail.personalizations):
+        message = message_of(mail, number, left)
+        if own.substitutions:
+            left -= _length(message)
+        made.append(submission_for(call, message))
+    return made
+
+
+def _length(message: Message) -> int:
+    return len(message.subject) + len(message.text or "") + len(message.html or "")
+
+
+def message_of(mail: Mail, number: int, left: int = SUBSTITUTED_MAX) -> Message:
+    """The mail of a personalization. `left`: characters that substitutions may make. Raises Refused."""
     own = mail.personalizations[number]
     subject, parts = own.subject or mail.subject or "", {one.type.lower(): one.value for one in mail.content}
     for tag, value in own.substitutions.items():
+        if not tag:
+            raise Refused(f"personalizations.{number}.substitutions", "a substitution tag has one character at least")
+        # each works on what those before have made: forty of them would make a terabyte of a word
+        more = len(value) - len(tag)
+        if sum(len(text) + text.count(tag) * more for text in (subject, *parts.values())) > left:
+            text = f"substitutions make more than {SUBSTITUTED_MAX:,} characters of this request: send it in several"
+            raise Refused(f"personalizations.{number}.substitutions", text)
         subject = subject.replace(tag, value)
         parts = {kind: text.replace(tag, value) for kind, text in parts.items()}
     reply_to = [mail.reply_to] if mail.reply_to else mail.reply_to_list

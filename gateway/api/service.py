@@ -18,6 +18,7 @@ from gateway.accept import Acceptor
 from gateway.api import all_routes
 from gateway.api.app import application
 from gateway.api.batch import maker
+from gateway.api.connection import within
 from gateway.api.door import Door, Warehouse
 from gateway.batch import Batch
 from gateway.callers import Callers
@@ -135,10 +136,10 @@ async def run(
             "ssl_keyfile": str(settings.api_key or settings.api_certificate),
         }
     server = _Server(uvicorn.Config(
-        application(service.door, all_routes()), host=host.strip("[]"), port=int(port), loop="uvloop", http="httptools", ws="none",
+        application(service.door, all_routes()), host=host.strip("[]"), port=int(port), loop="uvloop", http=within(settings.api_timeout_s), ws="none",
         lifespan="off", access_log=False, log_level="warning", server_header=False, proxy_headers=bool(settings.api_proxies),
         forwarded_allow_ips=settings.api_proxies or "", timeout_keep_alive=75, timeout_graceful_shutdown=int(settings.grace_s),
-        backlog=BACKLOG, h11_max_incomplete_event_size=64 << 10, **tls,
+        backlog=BACKLOG, **tls,
     ))  # fmt: skip
     stopping, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

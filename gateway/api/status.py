@@ -12,7 +12,7 @@ from gateway.api import audit
 from gateway.api.messages import Moment, ms
 from gateway.api.problems import Problem, not_found, of_field
 from gateway.api.routes import PAGE, PAGE_MAX, Answer, Call, Routes
-from postroad import ids
+from postroad import ids, keys
 from postroad.checks import LIFETIME_MAX_MS, TIME_MAX
 from postroad.events import ENDS, FEEDBACK
 from postroad.intake import written
@@ -154,6 +154,7 @@ async def messages(call: Call) -> Answer:
 async def cancel(call: Call) -> Answer:
     """Cancel a message that has not left: it ends as cancelled where it is next held, or waits."""
     known = await found(call, call.params["message_id"])
+    _may_change(call, known)
     if known.ended:
         raise Problem(409, "ended", f"the message has ended already: {known.state}")
     decision: Any = {
@@ -172,6 +173,7 @@ async def cancel(call: Call) -> Answer:
 async def reschedule(call: Call) -> Answer:
     """Give a message that waits for its send_at another one. Where that is later, it is tried for as much longer."""
     known, send_at = await found(call, call.params["message_id"]), ms(call.body.send_at, "/send_at")
+    _may_change(call, known)
     if not 0 <= send_at <= min(TIME_MAX, call.door.now() + LIFETIME_MAX_MS):
         raise of_field("/send_at", "must be within 30 days from now")
     waits = known.state == "accepted" or (known.state == "scheduled" and known.timeline[-1].reason == SEND_AT)
@@ -220,6 +222,12 @@ async def found(call: Call, message_id: str) -> Status:
     last = next((kind for kind in kinds if kind in ENDS), kinds[-1] if kinds else "accepted")
     timeline = [_step(row) for row in ordered] or [Step(moment(at), "accepted", audit.STAGE)]
     return Status(message_id, told["submission_id"], told["recipient"], str(told["stream"]), state_of(last), last in ENDS, moment(at), timeline)  # fmt: skip
+
+
+def _may_change(call: Call, known: Status) -> None:
+    """A key that may send to some streams changes messages of these alone."""
+    if not keys.may(call.key, "send", known.stream):
+        raise Problem(403, "forbidden", f"this key may not change messages of the stream {known.stream}")
 
 
 def state_of(kind: str) -> str:

@@ -74,6 +74,13 @@ class Query(msgspec.Struct, forbid_unknown_fields=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=PAGE_MAX)] = PAGE
 
 
+class File(msgspec.Struct, forbid_unknown_fields=True):
+    """Of a file that has addresses alone: why they are on the list. `name`: of the file, since SendGrid's blocks look like its bounces."""
+
+    reason: SuppressionReason | None = None
+    name: Annotated[str, msgspec.Meta(max_length=255)] = "upload"
+
+
 class LineFault(msgspec.Struct):
     """A line that was passed over."""
 
@@ -105,7 +112,7 @@ async def add_suppressions(call: Call) -> Answer:
     return Answer(Taken([entry["recipient"] for entry in entries]), 202)
 
 
-@routes.add("DELETE", "/v1/suppressions/{recipient}", "manage", status=202, answer=Taken, problems=(422,))
+@routes.add("DELETE", "/v1/suppressions/{recipient:path}", "manage", status=202, answer=Taken, problems=(422,))
 async def remove_suppression(call: Call) -> Answer:
     """Let mail to an address pass again."""
     entry = _entry(call, call.params["recipient"], "remove", "manual", None, "", "/recipient")
@@ -124,17 +131,20 @@ async def export_suppressions(call: Call) -> Answer:
 
 
 @routes.add(
-    "POST", "/v1/suppressions.csv", "manage", answer=Imported, media={"text/csv": None, "application/json": None}, problems=(422,),
+    "POST", "/v1/suppressions.csv", "manage", query=File, answer=Imported, media={"text/csv": None, "application/json": None}, problems=(422,),
 )  # fmt: skip
 async def import_suppressions(call: Call) -> Answer:
-    """Add what a file lists: our own CSV, or an export of SendGrid, SES or Postmark, or a list of addresses. A line that is wrong is
-    told and passed over."""
+    """Add what a file lists: our own CSV, or an export of SendGrid, SES or Postmark, or a list of addresses with its `reason`. A line
+    that is wrong is told and passed over."""
     door, added, wrong, faults = call.door, 0, 0, list[LineFault]()
     with bodies.spooled(door.spool) as file:
         async for chunk in bodies.chunks(call.request, FILE_MAX, door.settings.api_timeout_s):
             file.write(chunk)
         file.seek(0)
-        read = suppression_csv.read(file, "upload", door.now(), tenant=call.tenant, by=f"key {call.key['key_id']}")  # type: ignore[arg-type]
+        asked: File = call.query
+        read = suppression_csv.read(
+            file, asked.name, door.now(), tenant=call.tenant, reason=asked.reason, by=f"key {call.key['key_id']}",  # type: ignore[arg-type]
+        )  # fmt: skip
         try:
             while batch := await asyncio.to_thread(lambda: list(islice(read, BATCH))):
                 good = [one.entry for one in batch if not isinstance(one, Fault)]
@@ -148,7 +158,7 @@ async def import_suppressions(call: Call) -> Answer:
     return Answer(Imported(added, wrong, faults))
 
 
-@routes.add("GET", "/v1/suppressions/{recipient}", "read", answer=Entry, problems=(404,))
+@routes.add("GET", "/v1/suppressions/{recipient:path}", "read", answer=Entry, problems=(404,))
 async def get_suppression(call: Call) -> Answer:
     """The entry of an address."""
     found = _lists(call).get(call.tenant, addresses.key(call.params["recipient"]), call.door.now())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections import deque
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated
 
@@ -17,7 +19,8 @@ from gateway.api.status import moment
 from postroad.webhooks import payload, signing
 from postroad.webhooks.guard import BadUrl, Guard
 from postroad.webhooks.notifier import CONCURRENCY_MAX
-from postroad.webhooks.redrive import dead
+from postroad.webhooks.redrive import Dead
+from postroad.webhooks.sealing import Sealing
 from topics.catalogue import NOTIFICATIONS, NOTIFIED, WEBHOOKS
 
 WEBHOOKS_MAX = 50  # of a tenant
@@ -117,9 +120,10 @@ class Query(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Sent(msgspec.Struct):
-    """What was put on its way."""
+    """What was put on its way. `more`: there is more to redrive than one request does; ask again when these were tried."""
 
     notifications: list[str]
+    more: bool = False
 
 
 @routes.add("POST", "/v1/webhooks", "manage", body=NewWebhook, status=201, answer=Secret, problems=(409,))
@@ -131,7 +135,7 @@ async def create_webhook(call: Call) -> Answer:
         raise Problem(409, "too-many", f"a tenant has at most {WEBHOOKS_MAX} endpoints")
     webhook: Webhook = {
         "webhook_id": "wh_" + secrets.token_urlsafe(16), "tenant": call.tenant, "url": _url(call, asked.url), "types": _types(asked.types),
-        "kind": asked.kind, "secrets": [{"secret": secret, "until": None}], "created_at": now, "updated_at": now,
+        "kind": asked.kind, "secrets": [{"secret": _sealing(call).seal(secret), "until": None}], "created_at": now, "updated_at": now,
         "concurrency": asked.concurrency, "description": asked.description,
     }  # fmt: skip
     await _put(call, webhook, "webhook-created")
@@ -182,12 +186,12 @@ async def delete_webhook(call: Call) -> Answer:
 @routes.add("POST", "/v1/webhooks/{webhook_id}/rotate", "manage", body=Rotation, answer=Secret, problems=(404,))
 async def rotate_webhook(call: Call) -> Answer:
     """Give an endpoint a new secret, shown once; the one before signs beside it for a while."""
-    webhook, now = _own(call), call.door.now()
+    webhook, now, sealing = _own(call), call.door.now(), _sealing(call)
     until, secret = now + round(call.body.overlap_s * 1000), signing.new_secret(webhook["kind"])
     old: list[WebhookSecret] = [
-        {"secret": one["secret"], "until": end} for one in webhook["secrets"] if (end := min(one.get("until") or until, until)) > now
+        {"secret": sealing.again(one["secret"]), "until": end} for one in webhook["secrets"] if (end := min(one.get("until") or until, until)) > now
     ]  # fmt: skip
-    webhook = {**webhook, "secrets": [{"secret": secret, "until": None}, *old], "updated_at": now}
+    webhook = {**webhook, "secrets": [{"secret": sealing.seal(secret), "until": None}, *old], "updated_at": now}
     await _put(call, webhook, "webhook-rotated")
     return Answer(_with_secret(webhook, secret))
 
@@ -198,20 +202,24 @@ async def test_webhook(call: Call) -> Answer:
     webhook = _own(call)
     notice = payload.test_of(webhook, f"test:{webhook['webhook_id']}:{secrets.token_hex(8)}", call.door.now())
     await call.door.producer.send(NOTIFICATIONS, notice)
+    await audit.tell(call, "webhook-tested", webhook["webhook_id"])
     return Answer(Sent([notice["notification_id"]]), 202)
 
 
 @routes.add("GET", "/v1/webhooks/{webhook_id}/deliveries", "read", query=Query, answer=Deliveries, problems=(404,))
 async def webhook_deliveries(call: Call) -> Answer:
     """What came of the latest tries."""
-    since = call.door.now() - call.query.days * DAY_MS
-    tries = [one for one in await _tries(call, _own(call), since) if one.get("tried_at")]
-    shown = [
-        Delivery(one["notification_id"], one["type"], moment(one.get("tried_at") or 0), one.get("attempt", 0), one.get("outcome", ""),
-                 one.get("status", 0), one.get("duration_ms", 0), one.get("error", ""))
-        for one in sorted(tries, key=lambda one: one.get("tried_at") or 0)[-call.query.limit :]
-    ]  # fmt: skip
-    return Answer(Deliveries(shown))
+    since, shown = call.door.now() - call.query.days * DAY_MS, deque[Delivery](maxlen=call.query.limit)
+
+    def take(one: Notification) -> None:
+        if tried_at := one.get("tried_at"):
+            shown.append(
+                Delivery(one["notification_id"], one["type"], moment(tried_at), one.get("attempt", 0), one.get("outcome", ""),
+                         one.get("status", 0), one.get("duration_ms", 0), one.get("error", ""))
+            )  # fmt: skip
+
+    await _tries(call, _own(call), since, take)
+    return Answer(Deliveries(sorted(shown, key=lambda one: one.tried_at)))
 
 
 @routes.add(
@@ -224,11 +232,13 @@ async def redrive_webhook(call: Call) -> Answer:
         raise Problem(409, "disabled", "the endpoint is disabled: enable it first")
     since = ms(asked.since, "/since") if asked.since else 0
     until = ms(asked.until, "/until") if asked.until else now
-    found = dead(await _tries(call, webhook, now - 30 * DAY_MS), since, until, _types(asked.types), now)
+    dead = Dead(since, until, _types(asked.types))
+    await _tries(call, webhook, max(since, now - 30 * DAY_MS), dead.take)  # none is tried before it was made
+    found = dead.again(now)
     for notice in found:
         await call.door.producer.send(NOTIFICATIONS, notice)
     await audit.tell(call, "webhook-redriven", webhook["webhook_id"], f"{len(found)} notifications")
-    return Answer(Sent([notice["notification_id"] for notice in found]), 202)
+    return Answer(Sent([notice["notification_id"] for notice in found], dead.more), 202)
 
 
 def _own(call: Call) -> Webhook:
@@ -238,14 +248,23 @@ def _own(call: Call) -> Webhook:
     return webhook
 
 
-async def _tries(call: Call, webhook: Webhook, since: int) -> list[Notification]:
-    found: list[Notification] = await call.door.lookup.values(NOTIFIED, webhook["webhook_id"], since)
-    return [one for one in found if one["tenant"] == call.tenant]
+async def _tries(call: Call, webhook: Webhook, since: int, take: Callable[[Notification], None]) -> None:
+    """Hand over every try since then (ms), one by one: an endpoint has millions in 30 days."""
+
+    def own(one: Notification) -> None:
+        if one["tenant"] == call.tenant:
+            take(one)
+
+    await call.door.lookup.each(NOTIFIED, webhook["webhook_id"], since, own)
 
 
 async def _put(call: Call, webhook: Webhook, action: str) -> None:
     await call.door.producer.send(WEBHOOKS, webhook)
     await audit.tell(call, action, webhook["webhook_id"])
+
+
+def _sealing(call: Call) -> Sealing:
+    return Sealing(call.door.settings.webhook_rules().secret_keys)
 
 
 def _url(call: Call, url: str) -> str:

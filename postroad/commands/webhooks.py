@@ -17,6 +17,7 @@ from postroad.webhooks import payload, signing
 from postroad.webhooks.guard import BadUrl, Guard
 from postroad.webhooks.notifier import CONCURRENCY_MAX
 from postroad.webhooks.redrive import dead
+from postroad.webhooks.sealing import Sealing
 
 app = typer.Typer(no_args_is_help=True, help="Endpoints of tenants that are told of events.")
 
@@ -44,7 +45,7 @@ def create(tenant: Tenant, url: Url, type: Types = None, kind: WebhookKind = "hm
     now, secret = _now(), signing.new_secret(kind)
     webhook: Webhook = {
         "webhook_id": "wh_" + secrets.token_urlsafe(16), "tenant": tenant, "url": _checked(url), "types": _types(type), "kind": kind,
-        "secrets": [{"secret": secret, "until": None}], "created_at": now, "updated_at": now, "concurrency": concurrency,
+        "secrets": [{"secret": _sealing().seal(secret), "until": None}], "created_at": now, "updated_at": now, "concurrency": concurrency,
     }  # fmt: skip
     _put(webhook)
     print(f"created: {webhook['webhook_id']}")
@@ -90,14 +91,14 @@ def rotate(
     webhook_id: Id, overlap_h: Annotated[float, typer.Option(min=0, help="Hours for which both sign.")] = 24.0
 ) -> None:
     """Give an endpoint a new secret, shown once; the one before signs beside it for a while."""
-    webhook, now = _known(webhook_id), _now()
+    webhook, now, sealing = _known(webhook_id), _now(), _sealing()
     until, secret = now + round(overlap_h * 3_600_000), signing.new_secret(webhook["kind"])
     old: list[WebhookSecret] = [
-        {"secret": each["secret"], "until": end}
+        {"secret": sealing.again(each["secret"]), "until": end}
         for each in webhook.get("secrets", [])
         if (end := min(each.get("until") or until, until)) > now
     ]
-    webhook["secrets"] = [{"secret": secret, "until": None}, *old]
+    webhook["secrets"] = [{"secret": sealing.seal(secret), "until": None}, *old]
     webhook["updated_at"] = now
     _put(webhook)
     print(f"rotated: {webhook_id}; the secret before signs until {time_of(until)}")
@@ -166,6 +167,10 @@ def _known(webhook_id: str) -> Webhook:
     if (webhook := asyncio.run(_read()).get(webhook_id)) is None:
         raise CommandError(f"no endpoint {webhook_id[:40]!r}: `postroad webhooks list` shows them")
     return webhook
+
+
+def _sealing() -> Sealing:
+    return Sealing(settings.load().webhook_rules().secret_keys)
 
 
 def _checked(url: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,12 +29,14 @@ NAT64 = ip_network("64:ff9b::/96")  # RFC 6052: the IPv4 address in its last 32 
 
 @dataclass(frozen=True)
 class Rules:
-    """What the settings say of webhooks. `networks`: allowed though they are not public; `http`: without TLS too."""
+    """What the settings say of webhooks. `networks`: allowed though they are not public; `http`: without TLS too; `secret_keys`: seal the
+    endpoints' secrets (sealing.py)."""
 
     networks: tuple[str, ...] = ()
     http: bool = False
     timeout_s: float = 15.0
     dns_servers: tuple[str, ...] = ()
+    secret_keys: tuple[str, ...] = field(default=(), repr=False)
 
 
 class BadUrl(ValueError):
@@ -82,7 +84,11 @@ class Guard:
     def socket(self, address: tuple[Any, ...]) -> socket.socket:
         """The socket for a connection to `address`, an entry of `getaddrinfo`. Raises Refused."""
         family, kind, protocol, _, place = address
-        self.check(place[0])
+        try:
+            self.check(place[0])
+        except Refused:  # which one a name has in the operator's own DNS is not the tenant's to know
+            text = "what its name leads to is not a public address; the setting webhook_networks allows others"
+            raise Refused(errno.EACCES, text) from None
         made = socket.socket(family, kind, protocol)
         made.setblocking(False)
         return made

@@ -15,6 +15,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from avro.records import Notification, Webhook
 from postroad.dns import DnsResolver, Resolver
 from postroad.webhooks.guard import BadUrl, Guard, Rules
+from postroad.webhooks.sealing import Sealing
 from postroad.webhooks.signing import BadSecret, headers, in_force
 
 ANSWER_MAX = 16 << 10  # bytes of a body that are read so that the connection can be kept; more closes it
@@ -63,7 +64,7 @@ class Sender:
 
     def __init__(self, rules: Rules, resolver: Resolver | None = None, tls: ssl.SSLContext | None = None):
         self.rules, self.guard = rules, Guard(rules.networks, rules.http)
-        self._resolver, self._tls = resolver, tls
+        self._resolver, self._tls, self._sealing = resolver, tls, Sealing(rules.secret_keys)
         self._session: aiohttp.ClientSession | None = None
 
     def _client(self) -> aiohttp.ClientSession:
@@ -87,7 +88,8 @@ class Sender:
         try:
             self.guard.check_url(webhook["url"])
             body = notification.get("body", "").encode()
-            signed = headers(in_force(webhook, now), notification["notification_id"], now, body)
+            secrets = [self._sealing.open(kept) for kept in in_force(webhook, now)]
+            signed = headers(secrets, notification["notification_id"], now, body)
             signed["Content-Type"] = "application/json"
             async with self._client().post(
                 webhook["url"], data=body, headers=signed, allow_redirects=False

@@ -1,5 +1,6 @@
 """Which stages a process runs, and that Faust's own command finds each app."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,12 +12,46 @@ from faust.types import TP
 
 from agents import route, worker
 from agents.application import build
+from agents.services import Services
 from agents.stage_app import StageApp
 from agents.worker import STAGES, UnknownStage, chosen
+from postroad.settings import Settings
 from topics.installation import Installation
 
 ROOT = Path(worker.__file__).parents[1]
 OWN = TP("mail.outbound", 0)
+
+
+async def test_what_is_under_way_to_webhooks_ends_with_the_worker_and_after_its_stages(monkeypatch):
+    ends = []
+
+    class App:
+        beacon = SimpleNamespace(reattach=lambda beacon: None)
+
+        async def maybe_start(self):
+            return None
+
+        def is_ready(self):
+            return False
+
+        async def stop(self):
+            ends.append("stage")
+
+    services = Services(Settings())
+    post = asyncio.create_task(asyncio.sleep(3600))
+    services.notifier._tasks.add(post)
+    monkeypatch.setattr("agents.services.services", lambda: services)
+    monkeypatch.setattr(worker, "app_of", lambda name: App())
+    fleets = []
+    monkeypatch.setattr(
+        worker,
+        "Worker",
+        lambda fleet, **_: fleets.append(fleet) or SimpleNamespace(execute_from_commandline=lambda: None),
+    )
+    worker.run(["notify"])
+    async with fleets[0]:
+        assert not post.done()
+    assert ends == ["stage"] and post.cancelled()
 
 
 def test_names_in_the_order_of_the_road():

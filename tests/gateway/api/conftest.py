@@ -105,8 +105,10 @@ class Looked:
             if key == tenant and value["submission_id"].startswith(prefix)
         }
 
-    async def values(self, topic, key, since):
-        return [value for known, value, record in self.log.records[topic] if known == key and record.timestamp >= since]
+    async def each(self, topic, key, since, take):
+        for known, value, record in self.log.records[topic]:
+            if known == key and record.timestamp >= since:
+                take(value)
 
     async def events(self, message_id, since):
         return [value for key, value, _ in self.log.records[EVENTS] if key == message_id and value["at"] >= since]
