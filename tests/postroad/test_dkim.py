@@ -128,7 +128,9 @@ def test_relaxed_body_is_dkimpys(body: bytes) -> None:
     assert relaxed_body(body) == Relaxed.canonicalize_body(body)
 
 
-@given(st.lists(st.sampled_from([b"From: ", b"From ", b"X-\xe9", b"To", b":", b" ", b"\t", b"\r\n", b"a", b"\x0b", b"\0"])))
+@given(
+    st.lists(st.sampled_from([b"From: ", b"From ", b"X-\xe9", b"To", b":", b" ", b"\t", b"\r\n", b"a", b"\x0b", b"\0"]))
+)
 def test_canonical_fields_are_dkimpys(parts: list[bytes]) -> None:
     head = b"".join(parts).partition(b"\r\n\r\n")[0]
     assume(not re.search(rb"^From .*\r\n[ \t]", head, re.MULTILINE))  # which dkimpy hangs on to the field before
