@@ -91,6 +91,9 @@ def counters(app: StageApp) -> list[tuple[str, Metrics]]:
 def run(names: Sequence[str]) -> None:
     """Until SIGTERM or SIGINT; leaves the process. Once every stage has its partitions, "READY" is printed, and written to the
     file that the environment names as POSTROAD_READY_FILE."""
+    import uvloop
+
+    uvloop.install()
     from agents.services import services  # settings are read here
 
     apps = [app_of(name) for name in chosen(names)]
