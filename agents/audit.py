@@ -8,17 +8,16 @@ within two minutes of the moment when the rule says so. Most steps change nothin
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
+from agents import reading
 from agents.application import application
 from avro.records import Attempt, Event
 from postroad import ids
-from postroad.events import event
-from postroad.ledger import ATTEMPTED, WAITS, Allowed, Life, Step, follow, step_of
+from postroad.events import NO_STEPS, event
+from postroad.ledger import ATTEMPTED, PASSES, WAITS, Allowed, Life, Step, follow, step_of
 from tables import due
 from tables.audited import AUDITED, BEGINNING, DEADLINES, KEPT_MS, TEXTS, Audited
 from topics.catalogue import ATTEMPTS, DAY_MS, EVENTS, Output
@@ -31,8 +30,6 @@ SLACK_MS = 60_000  # an alarm may be so late: steps that move a deadline by less
 TICK_SECONDS = 10.0
 LOOKED_AT_ONCE = 200  # per tick and partition; there is a tick at once while more is due
 TEXT_MAX = 254  # characters kept of each text, as of an address: what one tick writes fits one changelog batch, whatever they are
-BEHIND_MS = 60_000  # a record whose timestamp is older: we are catching up, and what we miss may stand in what comes
-QUIET_MS = 20_000  # for so long nothing old was read: we have caught up
 STRAYS_MS = EVENTS.retention_ms - DAY_MS  # of older messages the event accepted may be gone
 
 stage = Stage(NAME, reads=[EVENTS, ATTEMPTS], writes=[EVENTS], tables=[AUDITED, DEADLINES, BEGINNING])
@@ -44,22 +41,29 @@ ALARMS = {"orphan": "orphans", "two-ends": "two_ends", "attempt-without-message"
 metrics = Metrics()
 
 
-class _Reading:
-    """How far a partition is read: the times (ms) when something old was read last, and of the last tick."""
-
-    behind_at = ticked_at = 0
-
-
-_readings: WeakKeyDictionary[Any, defaultdict[int, _Reading]] = WeakKeyDictionary()  # of the services of a process
-
-
-def _reading(state: View) -> _Reading:
-    return _readings.setdefault(state.services, defaultdict(_Reading))[state.partition]
-
-
 @cache
 def _allowed(services: Any) -> Allowed:
     return services.settings.allowed()  # type: ignore[no-any-return]  # services are any in tests
+
+
+@stage.glance(EVENTS, "round")
+def may_matter(head: Event, state: View) -> bool:
+    """Not what is no step, nor one on the way of a message that is known, which moves its deadline by less than the slack."""
+    if head["kind"] in NO_STEPS or not (known := _known_now(head["message_id"], state)) or head["kind"] not in PASSES:
+        return head["kind"] not in NO_STEPS
+    deadline = _allowed(state.services).deadline(head["kind"], head["at"], None, head["accepted_at"])
+    return not known.life.ends and deadline - known.life.deadline >= SLACK_MS
+
+
+@stage.glance(ATTEMPTS, "message.message_id")
+def is_first_trace(head: Attempt, state: View) -> bool:
+    """Whether nothing is known of its message."""
+    return _known_now(head["message"]["message_id"], state) is None
+
+
+def _known_now(id: str, state: View) -> Audited | None:
+    """What is known of a message; nothing while we are behind, which `_follow` notes."""
+    return None if reading.is_old(state) else state.audited.get(id)
 
 
 @stage.on(EVENTS)
@@ -80,8 +84,7 @@ def hear_attempt(attempt: Attempt, state: View) -> Output | None:
 def _follow(id: str, step: Step, about: Any, state: View) -> Output | None:
     """Keep what a step changes: a deadline that moves by less than the slack of an alarm is not worth a write. Raises
     ValueError for an id that is none of ours: no tick could write what it does with one that is too long."""
-    if state.now - state.record.timestamp > BEHIND_MS:
-        _reading(state).behind_at = state.now
+    reading.read(state)
     ids.accepted_at(id)
     known: Audited | None = state.audited.get(id)
     if known is not None and step.state == ATTEMPTED:
@@ -112,11 +115,8 @@ def _put(id: str, known: Audited, state: View) -> None:
 @stage.every(TICK_SECONDS)
 def look(state: View) -> Iterator[Output]:
     """What is overdue. Not while we are behind: the step that is missing may stand in what we have not read."""
-    reading, now = _reading(state), state.now
-    if not 0 <= now - reading.ticked_at <= 3 * TICK_SECONDS * 1000:  # the partition is new here, or the clock was set
-        reading.behind_at = now
-    reading.ticked_at = now
-    if now - reading.behind_at < QUIET_MS:
+    now = state.now
+    if reading.is_behind(state, TICK_SECONDS):
         metrics.count("audit_behind")
         return
     for key, _ in state.deadlines.scan(due.key(state.beginning.get("") or 0, ""), limit=LOOKED_AT_ONCE):

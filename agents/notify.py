@@ -39,14 +39,18 @@ _turns: dict[int, bytes] = {}  # partition: the endpoint that is next, where the
 metrics = Metrics()
 
 
+@stage.glance(EVENTS, "kind")
+def is_told(head: Event, state: View) -> bool:
+    """Whether endpoints are told of its kind."""
+    return head["kind"] in payload.TYPES
+
+
 @stage.on(EVENTS)
 def fan_out(event: Event, state: View) -> Iterator[Output]:
     """One notification for each endpoint that wants it."""
-    if not (kind := payload.type_of(event)):
-        return
-    body = ""
+    body, kind = "", payload.type_of(event)
     for webhook in state.services.notifier.of_tenant(event["tenant"], state.services.webhooks, state.now):
-        if not (wanted := webhook.get("types")) or kind in wanted:
+        if kind and kind in (webhook.get("types") or payload.NAMES):
             body = body or payload.body(event, kind)
             yield NOTIFICATIONS.send(payload.notification(webhook, kind, body, event["event_id"], state.now))
 
@@ -126,10 +130,8 @@ def _stand(webhook_id: str, webhook: Webhook | None, result: Result, state: View
             yield WEBHOOKS.send({**webhook, "disabled_at": state.now, "disabled_reason": why})
             yield EVENTS.send(noted(webhook["tenant"], state.now, NAME, f"webhook-disabled:{webhook_id}:{webhook['updated_at']}",
                                     reason="webhook-disabled", rule=webhook_id, detail=why))  # fmt: skip
-            services = state.services
-            if mail := notices.webhook_disabled(
-                services.settings, services.tenants.get(webhook["tenant"]), webhook, why
-            ):
+            tenant = state.services.tenants.get(webhook["tenant"])
+            if mail := notices.webhook_disabled(state.services.settings, tenant, webhook, why):
                 yield SUBMISSIONS.send(mail)
     if since != standing.failing_since:
         state.endpoints.put(webhook_id, standing._replace(failing_since=since))

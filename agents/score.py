@@ -5,7 +5,6 @@ mail.validated (key: recipient) -> mail.scored (key: recipient), mail.events, ma
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from agents.application import application
 from agents.outputs import park
 from avro.records import Message, Score
 from postroad import scoring
-from postroad.content import ContentError
+from postroad.content import ContentError, each
 from postroad.events import ending, event
 from postroad.retry import put_off
 from postroad.tenants import HOLD_SCORE, REJECT_SCORE
@@ -39,7 +38,7 @@ async def read_contents(todo: list[tuple[Any, Message]], state: View) -> None:
             pass  # put off below; one that is gone for good expires there
 
     unknown = {m["content"]["hash"]: m for _, m in todo if not state.content_scores.get(m["content"]["hash"])}
-    await asyncio.gather(*map(content, unknown.values()))
+    await each(unknown.values(), content)
 
 
 @stage.on(VALIDATED)

@@ -14,7 +14,7 @@ from agents.outputs import park, rejected
 from avro.records import Message
 from postroad.addresses import BadAddress, normalise
 from postroad.checks import Problem, check_content
-from postroad.content import ContentMissing, ContentUnavailable
+from postroad.content import ContentMissing, ContentUnavailable, each
 from postroad.events import ending, event
 from postroad.intake import sender_domain
 from postroad.retry import put_off
@@ -45,7 +45,7 @@ async def look_up(todo: list[tuple[Any, Message]], state: View) -> None:
 
     contents = {message["content"]["hash"]: message for _, message in todo}
     domains = {_domain(message) for _, message in todo} - {""}
-    await asyncio.gather(mx_cache.ask(domains, state), *map(content, contents.values()))
+    await asyncio.gather(mx_cache.ask(domains, state), each(contents.values(), content))
 
 
 def _domain(message: Message) -> str:

@@ -21,6 +21,7 @@ from topics.metrics import Metrics
 STAGES = ("ingest", "validate", "score", "suppress", "route", "send", "classify", "schedule", "events_sink", "audit",
           "reputation", "notify")  # fmt: skip
 READY_POLL_S = 0.1
+GC_AFTER = 20_000  # objects made and not yet freed: what lives as long as its batch is freed before the collector looks
 log = logging.getLogger(__name__)
 
 
@@ -90,6 +91,9 @@ def counters(app: StageApp) -> list[tuple[str, Metrics]]:
 def run(names: Sequence[str]) -> None:
     """Until SIGTERM or SIGINT; leaves the process. Once every stage has its partitions, "READY" is printed, and written to the
     file that the environment names as POSTROAD_READY_FILE."""
+    import uvloop
+
+    uvloop.install()
     from agents.services import services  # settings are read here
 
     apps = [app_of(name) for name in chosen(names)]
@@ -99,6 +103,7 @@ def run(names: Sequence[str]) -> None:
     # What is there now lives as long as the process: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(GC_AFTER, *gc.get_threshold()[1:])
     Worker(
         Fleet(apps, load().metrics, services().departures.warming, services().close),
         loglevel="warn", logfile=sys.stderr, override_logging=True, daemon=True,

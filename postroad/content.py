@@ -19,6 +19,7 @@ import asyncio
 import hashlib
 import re
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
 from io import SEEK_END
 from pathlib import Path
 from typing import IO, Protocol
@@ -28,7 +29,7 @@ from urllib.request import url2pathname
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from avro.records import Content
+from avro.records import Content, Message
 
 INLINE_MAX = 32 * 1024
 CACHE_BYTES = 32 * 1024 * 1024  # holds one mail of the largest size: 1,000 recipients share its blob
@@ -250,6 +251,18 @@ class MemoryContents(Contents):
             raise ContentUnavailable(f"cannot write {path}: told to fail")
         self.written += 1
         await super()._write(path, data)
+
+
+async def each(messages: Iterable[Message], read: Callable[[Message], Awaitable[None]]) -> None:
+    """`await read(message)`: of contents inside their records one after another, which waits for nothing, and a task for each
+    would cost more than the reading; of blobs together."""
+    blobs = []
+    for message in messages:
+        if message["content"].get("inline") is None:
+            blobs.append(message)
+        else:
+            await read(message)
+    await asyncio.gather(*map(read, blobs))
 
 
 def _digest_of(reference: str) -> str:

@@ -1,6 +1,6 @@
 """DKIM signatures (RFC 6376): rsa-sha256 (RFC 8301: no sha1, keys from 2048 bit here) and ed25519-sha256 (RFC 8463).
 
-dkimpy parses headers and canonicalises; OpenSSL makes the signatures, which dkimpy's own Python takes 9 ms for.
+OpenSSL makes the signatures, which dkimpy's own Python takes 9 ms for; the header's canonical form is ours, dkimpy's for `verify`.
 """
 
 import base64
@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from dkim.canonicalization import (
     CanonicalizationPolicy,
-    Relaxed,
     compress_whitespace,
     correct_empty_body,
     strip_trailing_lines,
@@ -39,7 +38,8 @@ SIGNED = frozenset(
     b"list-owner list-archive feedback-id x-postroad-id".split()
 )
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
-_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)")
+_FIELD = re.compile(rb"([!-9;-~]+):")
+_FOLD, _BLANKS = re.compile(rb"\r\n(?=[ \t])"), re.compile(rb"[ \t]+")
 
 
 class DkimError(ValueError):
@@ -152,8 +152,8 @@ def sign(
 
     `message` has CRLF line ends; `domain` is an A-label name; `now_ms` becomes t=; `bh` is the message's `body_hash`
     where known. No l= (RFC 6376 8.2: text could be added below it) and no x= (3.5: no defence against replay, and mail that
-    waited for days would arrive with an invalid signature). Raises DkimError for a message whose header cannot be parsed, has a
-    bare CR or LF (relays mend those, each in its way) or no From, and for a name that does not fit a tag.
+    waited for days would arrive with an invalid signature). Raises DkimError for a message without From, or whose header
+    `canonical_fields` refuses, and for a name that does not fit a tag.
     """
     if not keys:
         return b""
@@ -161,42 +161,59 @@ def sign(
         if not _NAME.fullmatch(name):
             raise DkimError(f"{name[:100]!r} is no domain name or selector to sign with")
     head, _, _ = message.partition(b"\r\n\r\n")
-    if _BARE.search(head):
-        raise DkimError("a header with a bare CR or LF is not signed")
-    try:
-        headers = dkim.rfc822_parse(head + b"\r\n\r\n")[0]
-    except (dkim.MessageFormatError, IndexError) as error:  # IndexError: it begins with a folded line
-        raise DkimError(f"header cannot be parsed, so not signed: {error}") from None
-    names = [name.lower() for name, _ in headers if name.lower() in SIGNED]
+    # Bottom up, as verifiers pick repeated fields (RFC 6376 5.4.2)
+    fields = [field for field in canonical_fields(head) if field[0] in SIGNED][::-1]
+    names = tuple(name for name, _ in fields)
     if b"from" not in names:
         raise DkimError("a message without From cannot be signed (RFC 6376 5.4)")
-    # Bottom up, as verifiers pick repeated fields (RFC 6376 5.4.2): any order of different names will do
-    chosen = Relaxed.canonicalize_headers(dkim.select_headers(headers, names))
-    signed = b"".join(name + b":" + value for name, value in chosen)
-    names.append(b"from")
+    signed = b"".join(line for _, line in fields)
     bh = bh or body_hash(message)
     stamp = b"" if now_ms is None else b" t=%d;" % (now_ms // 1000)
-    fields = []
+    lines = []
     for key in keys:
         tags = b"v=1; a=%s-sha256; c=relaxed/relaxed; d=%s;\r\n s=%s;%s\r\n %s;\r\n bh=%s;\r\n b=" % (
             key.algorithm.encode(),
             domain.encode(),
             key.selector.encode(),
             stamp,
-            _fold_names(names),
+            _folded_names(names),
             bh,
         )
-        (_, canonical), *_ = Relaxed.canonicalize_headers([(b"", tags)])
-        signature = base64.b64encode(key.sign(signed + b"dkim-signature:" + canonical.rstrip()))
+        canonical = b"dkim-signature:" + tags.replace(b"\r\n", b"")  # its blanks are single ones
+        signature = base64.b64encode(key.sign(signed + canonical))
         folded = b"\r\n ".join(signature[at : at + LINE] for at in range(0, len(signature), LINE))
-        fields.append(b"DKIM-Signature: " + tags + folded + b"\r\n")
-    return b"".join(fields)
+        lines.append(b"DKIM-Signature: " + tags + folded + b"\r\n")
+    return b"".join(lines)
 
 
-def _fold_names(names: Sequence[bytes]) -> bytes:
-    """The h= tag in lines of at most LINE characters; it may be folded at its colons (RFC 6376 3.5)."""
+def canonical_fields(head: bytes) -> list[tuple[bytes, bytes]]:
+    """Every field of a header without its last line end: its name in lower case, and its line in relaxed form (RFC 6376 3.4.2).
+
+    What dkimpy's `rfc822_parse` and `Relaxed` give, at a quarter of their time. Raises DkimError where a line is no field or has
+    a bare CR or LF (relays mend those, each in its way).
+    """
+    ends = head.count(b"\r\n")
+    if head.count(b"\n") != ends or head.count(b"\r") != ends:
+        raise DkimError("a header with a bare CR or LF is not signed")
+    if head[:1] in (b" ", b"\t"):
+        raise DkimError("header cannot be parsed, so not signed: it begins with a folded line")
+    if head.startswith(b"\r\n"):
+        return []
+    fields = []
+    for line in _BLANKS.sub(b" ", _FOLD.sub(b"", head)).split(b"\r\n"):
+        if found := _FIELD.match(line):
+            name = found[1].lower()
+            fields.append((name, name + b":" + line[found.end() :].strip() + b"\r\n"))
+        elif line and not line.startswith(b"From "):  # of a mailbox file
+            raise DkimError(f"header cannot be parsed, so not signed: {line[:100]!r} is no field")
+    return fields
+
+
+@lru_cache(maxsize=1024)
+def _folded_names(names: tuple[bytes, ...]) -> bytes:
+    """The h= tag in lines of at most LINE characters; it may be folded at its colons (RFC 6376 3.5). From once more."""
     lines, line = [], b"h=" + names[0]
-    for name in names[1:]:
+    for name in (*names[1:], b"from"):
         if len(line) + 2 + len(name) > LINE:
             lines.append(line + b":")
             line = name

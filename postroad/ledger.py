@@ -29,6 +29,8 @@ STATES: Final = (
 )  # fmt: skip
 _number = {state: number for number, state in enumerate(STATES)}
 WAITS = frozenset({"held", "scheduled", "deferred"})
+PASSES = frozenset({"validated", "scored", "cleared", "routed"})
+"""Steps that say no more than where a message is, and until when."""
 _LONG_MAX, _SHORT_MAX = (1 << 62), (1 << 15) - 1  # what a record says is put into these bounds
 _TOLD, _IN_LOG = 1, 2
 

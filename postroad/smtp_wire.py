@@ -10,6 +10,7 @@ import re
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import cast
 
 from postroad.reply import Outcome, Reply
 
@@ -79,8 +80,7 @@ class Wire(asyncio.Protocol):
     # asyncio's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by their class
 
     def data_received(self, data: bytes) -> None:
         if self._fault is None:

@@ -136,6 +136,22 @@ class Codec:
             raise self._trailing(len(raw) - stream.tell())
         return value
 
+    def head(self, last: str) -> Callable[[bytes], Any]:
+        """A decoder of a record's fields up to `last` alone, at the price of those; `last` may be a field of a record that is a
+        field: "message.message_id". It gives None for a record of another version of the schema, and for a large one; what
+        lies behind `last` is not looked at. Raises ValueError for no field, and what fastavro raises for bytes that are no record."""
+        schema = parse(_cut(self._source, last))
+
+        def decode(raw: bytes) -> Any:
+            header = self._header
+            if len(raw) > LARGE or not raw.startswith(header):
+                return None
+            stream = BytesIO(raw)
+            stream.seek(len(header))
+            return schemaless_reader(stream, schema, None)
+
+        return decode
+
     def body(self, raw: bytes | None) -> bytes | None:
         """What follows the header of a record that has our own schema; None for any other, and for a large one."""
         if raw is None or len(raw) > LARGE or not raw.startswith(self._header):
@@ -264,6 +280,16 @@ class _Counted:
         if self._left < 0:
             raise DecodeError(f"more than {MAX_READS:,} values and lengths in one record")
         return self._read(size)
+
+
+def _cut(schema: Schema, last: str) -> Schema:
+    """`schema` without what follows the field `last`."""
+    name, _, inner = last.partition(".")
+    for number, field in enumerate(schema["fields"], 1):
+        if field["name"] == name:
+            kept = field if not inner else {"name": name, "type": _cut(field["type"], inner)}
+            return {**schema, "fields": [*schema["fields"][: number - 1], kept]}
+    raise ValueError(f"{schema['name']} has no field {name!r}")
 
 
 def _fresh(value: Any) -> Any:

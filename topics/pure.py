@@ -109,6 +109,10 @@ class StageRunner(Runner):
         if missing:
             raise ValueError(f"stage {stage.name} has no handler for {', '.join(missing)}")
         self._handlers = {wiring.names[topic]: handler for topic, handler in stage.handlers.items()}
+        self._glances = {
+            wiring.names[topic]: (wiring.codecs[topic].head(last), glance)
+            for topic, (last, glance) in stage.glances.items()
+        }
         self._preparers = {wiring.names[topic]: preparer for topic, preparer in stage.preparers.items()}
         self._lanes: dict[int, Lane] = {}
         self._steps: dict[int, tuple[str, float]] = {}  # what each lane does, and since when (monotonic)
@@ -299,9 +303,16 @@ class StageRunner(Runner):
         topic = todo[0].topic
         handler: Handler = self._handlers[topic]
         decode, add, keep = self.codec_of[topic].decode, self.add, view.keep
+        head_of, glance = self._glances.get(topic, (None, None))
         for record in todo:
             offset = record.offset
             view.record = record
+            if head_of is not None and glance is not None:
+                try:
+                    if (head := head_of(record.value)) is not None and not glance(head, view):
+                        continue
+                except Exception:  # the handler, or its codec, says what is wrong
+                    pass
             try:
                 if values and (value := values.pop(offset, None)) is not None:
                     if isinstance(value, DecodeError):

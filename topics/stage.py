@@ -27,6 +27,7 @@ Outputs: TypeAlias = Output | Iterable[Output] | None
 Handler: TypeAlias = Callable[[Any, View], Outputs]
 Preparer: TypeAlias = Callable[[list[tuple[Any, Any]], View], Awaitable[None]]  # (Kafka record, value) of each
 Ticker: TypeAlias = Callable[[View], Outputs]
+Glance: TypeAlias = Callable[[Any, View], bool]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -84,6 +85,18 @@ class Stage(Declared):
     handlers: dict[Topic[Any], Handler] = field(default_factory=dict)
     preparers: dict[Topic[Any], Preparer] = field(default_factory=dict)
     tickers: list[tuple[float, Ticker]] = field(default_factory=list)
+    glances: dict[Topic[Any], tuple[str, Glance]] = field(default_factory=dict)
+
+    def glance(self, topic: Topic[Any], last: str) -> Callable[[F], F]:
+        """`glance(head, state) -> whether the handler is needed`, of the fields up to `last` in the schema's order: for a topic of
+        which the stage needs few records, each of which would be decoded whole. It changes nothing. Records of another version
+        of the schema, and those whose glance raises, go to the handler."""
+
+        def register(function: F) -> F:
+            self.glances[topic] = last, function
+            return function
+
+        return register
 
     def on(self, topic: Topic[Any]) -> Callable[[F], F]:
         """The handler of one source topic."""

@@ -81,9 +81,12 @@ class Scripted:
             except TimeoutError:
                 pass  # as in the runner: handlers put off what they miss
         found: list[Output] = []
+        last, glance = self.stage.glances.get(topic, ("", None))
         for record, value in todo:
             view.record = record
-            found += self._settled(view, record, partial(handler, value, view))
+            head = self._codecs[topic].head(last)(record.value or b"") if glance else None
+            if glance is None or head is None or glance(head, view):
+                found += self._settled(view, record, partial(handler, value, view))
         self.database.write(view.entries())
         return found
 

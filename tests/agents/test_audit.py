@@ -6,7 +6,8 @@ import pytest
 from builders import HOUR_MS, ID, NOW, attempt, message, routed, values
 
 from agents import audit
-from agents.audit import BEHIND_MS, QUIET_MS, SLACK_MS, TICK_SECONDS, stage
+from agents.audit import SLACK_MS, TICK_SECONDS, stage
+from agents.reading import BEHIND_MS, QUIET_MS
 from postroad import ids
 from postroad.events import event
 from postroad.ledger import ATTEMPTED, Step, follow

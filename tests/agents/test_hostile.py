@@ -103,7 +103,8 @@ def good(topic: Any, **fields: Any) -> Any:
 
 def undecodable(topic: Any) -> dict[str, bytes | None]:
     """Bytes that are no record of the topic."""
-    raw = CODECS[topic].encode(good(topic))
+    whole = {"kind": "delivered"} if topic is EVENTS else {}  # of other kinds notify reads no more than the head
+    raw = CODECS[topic].encode(good(topic, **whole))
     other = "Tenant" if topic.schema != "Tenant" else "Event"
     return {
         "no value": None,

@@ -73,6 +73,7 @@ def test_there_is_one_module_for_each_stage():
         "application",
         "exporter",
         "outputs",
+        "reading",
         "repeats",
         "report_mails",
         "reports",

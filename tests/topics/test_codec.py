@@ -400,3 +400,20 @@ def test_there_and_back(value):
 
 def test_schemas_stay_json():
     json.dumps(avro.load("Message"))  # what is registered is the file, not what the codec made of it
+
+
+def test_the_head_of_a_record_is_its_first_fields():
+    codec, full = Codec("Attempt"), samples.sample(avro.load("Attempt"), "full")
+    raw = codec.encode(full)
+    whole = codec.decode(raw)
+    assert codec.head("at")(raw) == {"message": whole["message"], "at": whole["at"]}
+    assert codec.head("message.tenant")(raw) == {"message": {n: whole["message"][n] for n in ("message_id", "tenant")}}
+    assert codec.head("message.tenant")(raw[: len(raw) // 2]), "what lies behind it is not looked at"
+
+
+def test_no_head_of_another_version_nor_of_a_large_record_nor_up_to_a_field_that_is_not_there():
+    head, raw = Codec("Event").head("kind"), Codec("Submission").encode(SUBMISSION)
+    assert head(raw) is None
+    assert Codec("Submission").head("tenant")(raw.ljust(LARGE + 1, b"\0")) is None
+    with pytest.raises(ValueError, match="Event has no field 'colour'"):
+        Codec("Event").head("colour")

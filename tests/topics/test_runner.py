@@ -693,3 +693,24 @@ async def test_a_tick_tells_before_it_forgets_also_where_state_comes_first(tmp_p
     await found.runner._tick(Tick(HERE, 1), ticker)
     assert written == ["told while there are 1"]
     assert found.count("user-000000") is None
+
+
+async def test_a_glance_decides_who_needs_the_handler_and_one_that_fails_does_not(tmp_path, producer):
+    stage = Stage("s", [SOURCE], [TARGET])
+    heads = []
+
+    @stage.glance(SOURCE, "seq")
+    def odd(head, state):
+        heads.append(head)
+        return 7 // head["seq"] and head["seq"] % 2
+
+    @stage.on(SOURCE)
+    def use(value, state):
+        return TARGET.send(value)
+
+    bench = Bench(stage, tmp_path, producer)
+    assert await bench.run(event(1), event(2), b"broken", event(3), event(4), event(0))
+    assert [head["seq"] for head in heads] == [1, 2, 3, 4, 0] and list(heads[0])[-1] == "seq", "no more than the head"
+    assert bench.out == [1, 3, 0]
+    assert [letter["offset"] for letter in bench.dead] == [2]
+    assert await bench.run(event(5)) and bench.out == [1, 3, 0, 5], "what was passed over is finished"
