@@ -39,7 +39,7 @@ setup: .local/stamps/jars
 demo: setup
 	@$(PY) -m loadtest.demo
 
-test: setup .local/stamps/system-tests .local/stamps/go
+test: setup .local/stamps/system-tests .local/stamps/go .local/stamps/prometheus
 	@$(PY) -m pytest
 
 check: .local/stamps/python
@@ -146,6 +146,11 @@ export FILE TO TENANT
 .local/stamps/go: deploy/local/system.sh
 	@mkdir -p $(@D)
 	@deploy/local/system.sh go .local/bin
+	@touch $@
+
+.local/stamps/prometheus: deploy/local/system.sh
+	@mkdir -p $(@D)
+	@deploy/local/system.sh prometheus .local/bin
 	@touch $@
 
 .local/stamps/python: requirements.lock pyproject.toml .local/stamps/system

@@ -62,12 +62,15 @@ class Counters(Collector):
         yield from (family for family in (lag, waiting, used, allowance) if family.samples)
 
 
-def serve(address: str, sources: Sequence[tuple[str, Metrics]], warming: Warming = none_warms) -> Callable[[], Any]:
-    """Answer at `address` (host:port) from a thread of its own; returns what ends it. A port that is taken is logged: mail goes
+def serve(
+    address: str, sources: Sequence[tuple[str, Metrics]], warming: Warming = none_warms, also: Sequence[Collector] = ()
+) -> Callable[[], Any]:
+    """Answer at `address` (host:port) from a thread of its own; returns what ends it. `also`: who tells more. A port that is taken is logged: mail goes
     on without figures."""
     host, _, port = address.rpartition(":")
     registry = CollectorRegistry()
-    registry.register(Counters(sources, warming))
+    for collector in (Counters(sources, warming), *also):
+        registry.register(collector)
     try:
         server, thread = start_http_server(int(port), host.strip("[]"), registry)
     except OSError as exc:

@@ -108,7 +108,7 @@ def _settle(notice: Notification, result: Result, webhook: Webhook | None, state
     until = retries.next_try(attempt, state.now, tried.retry_after_ms)
     again = webhook is not None and until <= notice["at"] + retries.TRIED_FOR_MS
     outcome = "delivered" if tried.delivered else "failed" if again else "dead"
-    metrics.count(outcome)
+    metrics.count(f"webhook_{outcome}")
     if outcome == "failed":
         table.put({**notice, "attempt": attempt}, until, state)
     return NOTIFIED.send({
@@ -145,6 +145,6 @@ def _give_up(webhook_id: str, standing: Standing, webhook: Webhook | None, state
             break
         state.notices.delete(place)
         if webhook is not None:
-            metrics.count("dead")
+            metrics.count("webhook_dead")
             why = f"the endpoint is disabled: {webhook.get('disabled_reason', '')}"
             yield NOTIFIED.send({**notice, "outcome": "dead", "tried_at": state.now, "error": why[:200]})

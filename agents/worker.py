@@ -12,8 +12,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from mode import Service, Worker
+from prometheus_client.registry import Collector
 
 from agents.exporter import Warming, none_warms, serve
+from agents.machine import Machine
 from agents.stage_app import StageApp
 from postroad.settings import READY_FILE, load
 from topics.metrics import Metrics
@@ -31,15 +33,16 @@ class UnknownStage(ValueError):
 
 class Fleet(Service):
     """The apps of this process, started and stopped together: one after another each would wait a second (faust.md 19).
-    `metrics`: host:port where their counters are told, and what `warming` tells; empty for nowhere. `close`: awaited when all have
+    `metrics`: host:port where their counters are told, and what `warming` and `also` tell; empty for nowhere. `close`: awaited when all have
     stopped."""
 
     def __init__(
-        self, apps: Sequence[StageApp], metrics: str = "", warming: Warming = none_warms, close: Callable[[], Awaitable[None]] | None = None
+        self, apps: Sequence[StageApp], metrics: str = "", warming: Warming = none_warms, close: Callable[[], Awaitable[None]] | None = None,
+        also: Sequence[Collector] = (),
     ):  # fmt: skip
         super().__init__()
         self._close = close
-        self.apps, self.metrics, self.warming = apps, metrics, warming
+        self.apps, self.metrics, self.warming, self.also = apps, metrics, warming, also
         self._end_metrics: Callable[[], None] = lambda: None
         for app in apps:
             app.beacon.reattach(self.beacon)  # a crash of one ends the process
@@ -47,7 +50,7 @@ class Fleet(Service):
     async def on_start(self) -> None:
         if self.metrics:
             sources = [source for app in self.apps for source in counters(app)]
-            self._end_metrics = serve(self.metrics, sources, self.warming)
+            self._end_metrics = serve(self.metrics, sources, self.warming, self.also)
         await asyncio.gather(*(app.maybe_start() for app in self.apps))
 
     async def on_started(self) -> None:
@@ -105,6 +108,6 @@ def run(names: Sequence[str]) -> None:
     gc.freeze()
     gc.set_threshold(GC_AFTER, *gc.get_threshold()[1:])
     Worker(
-        Fleet(apps, load().metrics, services().departures.warming, services().close),
+        Fleet(apps, load().metrics, services().departures.warming, services().close, [Machine(load().data_dir)]),
         loglevel="warn", logfile=sys.stderr, override_logging=True, daemon=True,
     ).execute_from_commandline()  # fmt: skip

@@ -15,7 +15,7 @@ RUNBOOKS = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
 PAGES = [ROOT / "README.md", *RUNBOOKS]
 WANTED = {"rolling-upgrade", "rolling-restart", "broker-loss", "lost-rocksdb", "clickhouse-away", "disk-full",
           "stalled-worker", "dead-letters", "site-refuses", "analytics", "warm-up", "provider-blocks-us", "complaints-rise",
-          "tenant-turns-bad", "replay", "restore", "region-lost"}  # fmt: skip
+          "tenant-turns-bad", "replay", "restore", "region-lost", "backlog-grows", "bounces-rise", "key-rotation", "orphan-found", "target-down"}  # fmt: skip
 # Names in code spans that end like settings and are none: columns, fields.
 NOT_OURS = {"possible_duplicate", "submission_id"}
 
@@ -108,7 +108,21 @@ def test_a_page_is_a_page_and_says_when_it_is_over(page):
 
 
 @pytest.mark.parametrize(
-    "name", ["warm-up", "provider-blocks-us", "complaints-rise", "tenant-turns-bad", "replay", "restore", "region-lost"]
+    "name",
+    [
+        "warm-up",
+        "provider-blocks-us",
+        "complaints-rise",
+        "tenant-turns-bad",
+        "replay",
+        "restore",
+        "region-lost",
+        "backlog-grows",
+        "bounces-rise",
+        "key-rotation",
+        "orphan-found",
+        "target-down",
+    ],
 )
 def test_a_page_says_when_and_how_it_was_tried_or_that_it_was_not(name):
     text = (ROOT / "docs" / "runbooks" / f"{name}.md").read_text("utf-8")

@@ -6,6 +6,8 @@
 #   system.sh chaos         Go 1.23, which builds toxiproxy, and clickhouse-server: for `make chaos`
 #   system.sh go FOLDER     helm and docker-compose, built by Go into FOLDER, for the tests of the chart and of compose.yaml (without
 #                           them they are skipped)
+#   system.sh prometheus FOLDER   promtool and amtool out of Debian's packages into FOLDER, for the tests of alerts and dashboards;
+#                           nothing is installed or started (without them they are skipped)
 #   system.sh image         debootstrap, for `make image-steps`
 #   system.sh delivery FOLDER   mail servers, rspamd and swaks, unpacked into FOLDER and not installed: for `make check-delivery`, `make check-doors`
 set -euo pipefail
@@ -55,6 +57,27 @@ if [ "$what" = delivery ]; then
   unpack "$into" relay postfix libsasl2-modules || failed=1
   unpack "$into" swaks swaks libnet-ssleay-perl libio-socket-ssl-perl libnet-dns-perl || failed=1
   exit $failed
+fi
+
+# A package that is installed is also a server that is started: the two tools alone are taken out of theirs.
+if [ "$what" = prometheus ]; then
+  into=$2
+  mkdir -p "$into"
+  [ -x "$into/promtool" ] && [ -x "$into/amtool" ] && exit 0
+  command -v promtool >/dev/null && command -v amtool >/dev/null && exit 0
+  unpacked=$(mktemp -d)
+  trap 'rm -rf "$unpacked"' EXIT
+  if command -v apt-get >/dev/null && command -v dpkg >/dev/null; then
+    echo "promtool and amtool out of Debian's packages into $into (once)"
+    if [ "$(id -u)" = 0 ]; then apt-get update >/dev/null 2>&1 || true; fi  # as it is, otherwise
+    unpack "$unpacked" debian prometheus prometheus-alertmanager || true
+  fi
+  if [ -e "$unpacked/debian/.complete" ]; then
+    install "$unpacked/debian/usr/bin/promtool" "$unpacked/debian/usr/bin/amtool" "$into"
+  else
+    echo "no promtool and amtool (Debian's packages prometheus and prometheus-alertmanager): tests of alerts are skipped without" >&2
+  fi
+  exit 0
 fi
 
 # Tools by versions that Go's checksum database knows. Compose excludes modules in its go.mod, so it is built in its own folder.

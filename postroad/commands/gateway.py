@@ -22,6 +22,7 @@ def gateway() -> None:
 def inbound() -> None:
     """Run the inbound MX at the setting `inbound`: takes bounces and complaints, until SIGTERM."""
     from agents.exporter import serve
+    from agents.machine import Machine
     from gateway.service import run
     from postroad.cli import CommandError
     from topics.metrics import Metrics
@@ -41,7 +42,8 @@ def inbound() -> None:
         if current.metrics:
             metrics = Metrics()
             metrics.counts = mx.counts
-            ends.append(serve(current.metrics, [("inbound", metrics)]))
+            told = Machine(current.data_dir, "inbound", current.inbound_certificate)
+            ends.append(serve(current.metrics, [("inbound", metrics)], also=[told]))
 
     try:
         asyncio.run(run(current, opened))
@@ -54,6 +56,7 @@ def inbound() -> None:
 def smtp() -> None:
     """Take mail to send at the settings `submission` and `submission_tls`, until SIGTERM: programs sign in with a key (`postroad keys`)."""
     from agents.exporter import serve
+    from agents.machine import Machine
     from gateway.submission_service import run
     from postroad.cli import CommandError
     from topics.metrics import Metrics
@@ -70,7 +73,8 @@ def smtp() -> None:
         if current.metrics:
             metrics = Metrics()
             metrics.counts = door.counts
-            ends.append(serve(current.metrics, [("smtp", metrics)]))
+            told = Machine(current.data_dir, "smtp", current.submission_certificate)
+            ends.append(serve(current.metrics, [("smtp", metrics)], also=[told]))
 
     try:
         asyncio.run(run(current, opened))
@@ -85,6 +89,7 @@ def api() -> None:
     import uvloop
 
     from agents.exporter import serve
+    from agents.machine import Machine
     from analytics.clickhouse import connect
     from gateway.api.service import run
     from postroad.cli import CommandError
@@ -101,7 +106,8 @@ def api() -> None:
         if current.metrics:
             metrics = Metrics()
             metrics.counts = service.door.counts
-            ends.append(serve(current.metrics, [("api", metrics)]))
+            told = Machine(current.data_dir, "api", current.api_certificate)
+            ends.append(serve(current.metrics, [("api", metrics)], also=[told]))
 
     warehouse = connect(current.warehouse) if current.warehouse else None
     try:

@@ -72,6 +72,7 @@ def test_there_is_one_module_for_each_stage():
         "__init__",
         "application",
         "exporter",
+        "machine",
         "outputs",
         "reading",
         "repeats",

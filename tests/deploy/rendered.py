@@ -28,7 +28,7 @@ def tool(name: str) -> str:
     built = STATE / "bin" / name
     found = str(built) if built.exists() else shutil.which(name)
     if found is None:
-        pytest.skip(f"no {name}: deploy/local/system.sh go builds it")
+        pytest.skip(f"no {name}: deploy/local/system.sh builds or unpacks it")
     return found
 
 
@@ -63,6 +63,8 @@ EVERYTHING: dict[str, Any] = {  # switched on, on top of the small installation
                         "tolerations": [{"key": "e", "operator": "Exists"}]}},
     "gateways": {"api": {"maxReplicas": 5, "tls": "postroad-api"}, "smtp": {"enabled": True, "maxReplicas": 9, "tls": "postroad-smtp"}},
     "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}, "runbooks": "https://docs.example.com/runbooks/"},
+    "dashboards": {"enabled": True},
     "nodeSelector": {"kubernetes.io/arch": "amd64"}, "tolerations": [{"key": "f", "operator": "Exists"}],
     "podLabels": {"team": "mail"}, "podAnnotations": {"g": "h"}, "priorityClassName": "mail", "storageClass": "fast",
     "networkPolicy": {

@@ -15,6 +15,7 @@ from kubernetes_validate import utils as kubernetes
 from typer.testing import CliRunner
 
 from agents.worker import STAGES
+from deploy.local import ROOT
 from postroad import settings
 from postroad.cli import app
 from tests.deploy.rendered import CHART, KUBERNETES, SETS, environment, helm, manifests, pod_of, read
@@ -63,6 +64,8 @@ OWN: dict[str, dict[str, Any]] = {
     "TriggerAuthentication": {"required": ["secretTargetRef"], "properties": {
         "secretTargetRef": {"items": {"required": ["parameter", "name", "key"], "additionalProperties": TEXTS["additionalProperties"]}}}},
     "PodMonitor": {"required": ["selector", "podMetricsEndpoints"]},
+    "PrometheusRule": {"required": ["groups"], "additionalProperties": False, "properties": {"groups": {"minItems": 1, "items": {
+        "required": ["name", "rules"], "properties": {"rules": {"minItems": 1, "items": {"required": ["expr"]}}}}}}},
 }  # fmt: skip
 
 
@@ -356,3 +359,25 @@ def test_a_wrong_value_is_refused_and_named(values, said):
     done = helm("template", "road", values=values, sets="small")
     assert done.returncode != 0
     assert said in done.stderr
+
+
+# -- what watches it ---------------------------------------------------------------------------------------------------
+
+
+def test_alerts_and_dashboards_are_those_of_compose():
+    """files/ has links to them; `runbooks` is the URL that stands before a page."""
+    text = (ROOT / "deploy/prometheus/postroad.rules.yml").read_text("utf-8")
+    (plain,), (linked,) = of("large", "PrometheusRule"), of("everything", "PrometheusRule")
+    assert plain["spec"] == yaml.safe_load(text)
+    assert linked["spec"] == yaml.safe_load(text.replace("docs/runbooks/", "https://docs.example.com/runbooks/"))
+    files = [*(ROOT / "deploy/grafana/dashboards").glob("*.json"), *(ROOT / "analytics/grafana").glob("*.json")]
+    found = [one for one in of("large", "ConfigMap") if "grafana_dashboard" in one["metadata"]["labels"]]
+    texts = {name: json.loads(text) for one in found for name, text in one["data"].items()}
+    assert texts == {f"postroad-{file.name}": json.loads(file.read_text("utf-8")) for file in files}
+    assert not of("small", "PrometheusRule") and not of("small", "PodMonitor")
+
+
+def test_what_is_scraped_is_the_job_that_alerts_know():
+    (monitor,) = of("large", "PodMonitor")
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "postroad"}]

@@ -163,8 +163,10 @@ def test_grafana_has_our_dashboards_and_what_its_sources_ask_for():
     }
     assert asked <= set(grafana["environment"])
     mounts = {volume["target"]: volume["source"] for volume in grafana["volumes"]}
-    dashboards = mounts[grafana["environment"]["POSTROAD_DASHBOARDS"]]
-    assert [file for file in os.listdir(dashboards) if file.endswith(".json")]
+    for variable in ("POSTROAD_DASHBOARDS", "POSTROAD_METRICS_DASHBOARDS"):
+        assert [file for file in os.listdir(mounts[grafana["environment"][variable]]) if file.endswith(".json")]
+    folder, _, home = grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"].rpartition("/")
+    assert os.path.exists(os.path.join(mounts[folder], home))
 
 
 def test_three_brokers_agree():
