@@ -112,8 +112,12 @@ restart-drill: setup
 
 drill-restore: setup
 	@$(PY) -m loadtest.drills.restore
+
 drill-scale: setup
 	@$(PY) -m loadtest.drills.scale $(if $(SHORT),--short)
+
+drill-region: setup
+	@$(PY) -m loadtest.drills.region $(if $(SHORT),--short)
 
 image-steps: setup
 	@deploy/local/system.sh image

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from agents.application import application
 from agents.outputs import park, rejected
-from agents.repeats import known, remember
+from agents.repeats import known, origin, remember
 from agents.services import Services
 from avro.records import Message, Submission
 from postroad import intake
@@ -77,8 +77,8 @@ async def build_contents(todo: list[tuple[Any, Submission]], state: View) -> Non
         try:
             if problem := check_limits(submission):
                 submission = intake.told_once(submission)
-            tenant, place = services.tenants.get(submission["tenant"]), _known_by(record)[0]
-            messages = intake.messages(submission, tenant, record.timestamp, place, expires_ms, return_paths)
+            tenant, (at, place, _) = services.tenants.get(submission["tenant"]), origin(record)
+            messages = intake.messages(submission, tenant, at, place, expires_ms, return_paths)
             if record.topic.endswith(BROADCASTS.name):
                 road.weigh(len(messages))
             size_max = services.settings.size_max
@@ -119,14 +119,13 @@ def accept(submission: Submission, state: View) -> Iterator[Output]:
         raise Hold("the contents of a batch were not built in time")
     if isinstance(found := state.found[state.record.offset], Exception):
         raise found
-    messages, builts = found
-    repeat = None
+    (messages, builts), repeat, again = found, None, origin(state.record)[2]
     if any(not built.problem for built in builts):  # else, mended, it may come again under the same id
         repeat = known(submission, state)
         if not repeat:
             yield from remember(submission, messages, state, NAME)
     for message, built in zip(messages, builts, strict=True):
-        message["content"], message["top"] = built.content, built.top
+        message["content"], message["top"], message["possible_duplicate"] = built.content, built.top, again
         yield EVENTS.send(event(message, "accepted", state.record.timestamp, NAME))
         if problem := repeat or built.problem:
             yield rejected(message, NAME, state.now, problem)
