@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from agents.application import application
 from agents.outputs import park, rejected
-from agents.repeats import known, origin, remember
+from agents.repeats import known, remember
 from agents.services import Services
 from avro.records import Message, Submission
 from postroad import intake
@@ -40,6 +40,7 @@ from topics.catalogue import (
     SUBMISSIONS,  # fmt: skip
     VALIDATED,
     Output,
+    origin,
     place_of,
 )
 from topics.road import Road
@@ -77,7 +78,7 @@ async def build_contents(todo: list[tuple[Any, Submission]], state: View) -> Non
         try:
             if problem := check_limits(submission):
                 submission = intake.told_once(submission)
-            tenant, (at, place, _) = services.tenants.get(submission["tenant"]), origin(record)
+            tenant, (place, at, _) = services.tenants.get(submission["tenant"]), origin(record.headers, *_known_by(record))
             messages = intake.messages(submission, tenant, at, place, expires_ms, return_paths)
             if record.topic.endswith(BROADCASTS.name):
                 road.weigh(len(messages))
@@ -119,7 +120,7 @@ def accept(submission: Submission, state: View) -> Iterator[Output]:
         raise Hold("the contents of a batch were not built in time")
     if isinstance(found := state.found[state.record.offset], Exception):
         raise found
-    (messages, builts), repeat, again = found, None, origin(state.record)[2]
+    (messages, builts), repeat, (*_, again) = found, None, origin(state.record.headers, "", 0)
     if any(not built.problem for built in builts):  # else, mended, it may come again under the same id
         repeat = known(submission, state)
         if not repeat:

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from avro.records import Decision, Message, Submission
 from postroad.checks import Problem
 from tables import dedupe
 from tables.dedupe import Known
-from topics.catalogue import CANCELLATIONS, DECISIONS, Output, place_of
+from topics.catalogue import CANCELLATIONS, DECISIONS, Output
 from topics.state import View
-
-ORIGIN = "postroad-origin"  # header: "time place" of the first acceptance, of a submission that comes from a lost region's log
-
-
-def origin(record: Any) -> tuple[int, str, bool]:
-    """When (ms) and where a submission was accepted first, which its ids are made of, and whether its mail may have left already:
-    another region had it (`postroad region`). Raises ValueError."""
-    for name, value in record.headers:
-        if name == ORIGIN:
-            at, _, place = value.decode().partition(" ")
-            return int(at), place, True
-    return record.timestamp, place_of(record.topic, record.partition, record.offset), False
 
 
 def known(submission: Submission, state: View) -> Problem | None:

@@ -6,7 +6,7 @@ changelog of its state, have the same number of partitions, for life: faust.md 9
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -192,3 +192,16 @@ def place_of(topic: str, partition: int, offset: int) -> str:
     """The place of a submission, as the ids of its messages have it: "partition:offset", of a broadcast with a "b" in front.
     `topic`: its full name, of an installation or without its prefix."""
     return f"{'b' if topic.endswith(BROADCASTS.name) else ''}{partition}:{offset}"
+
+
+ORIGIN = "postroad-origin"  # header of a submission that comes from the copies or the log of a lost region
+
+
+def origin(headers: Iterable[tuple[str, bytes]], place: str, at: int) -> tuple[str, int, bool]:
+    """Where and when (ms) a submission was accepted first, which its ids are made of, and whether that was in another region: then its
+    mail may have left before. `place`, `at`: of the record itself. Raises ValueError for a header that does not say so."""
+    for name, value in headers:
+        if name == ORIGIN:
+            first_at, _, first = value.decode().partition(" ")
+            return first, int(first_at), True
+    return place, at, False

@@ -32,7 +32,6 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from agents.repeats import origin
 from agents.worker import STAGES
 from analytics import audit
 from analytics.clickhouse import Warehouse, WarehouseError, connect
@@ -52,7 +51,7 @@ from loadtest.mxfarm import Farm
 from postroad.ids import message_id
 from postroad.intake import distinct
 from topics import admin
-from topics.catalogue import BROADCASTS, SUBMISSIONS, TENANTS
+from topics.catalogue import BROADCASTS, SUBMISSIONS, TENANTS, origin, place_of
 from topics.installation import Installation
 
 PARTITIONS = 4
@@ -171,7 +170,8 @@ async def accepted(b: Installation, load: Load, of_a: set[int]) -> Sent:
     async with Reader(b) as reader:
         for topic in (SUBMISSIONS, BROADCASTS):
             async for record, submission in reader.read(topic):
-                at, place, again = origin(record)
+                own = place_of(record.topic, record.partition, record.offset)
+                place, at, again = origin(record.headers, own, record.timestamp)
                 for recipient in distinct(submission["recipients"]):
                     id = message_id(at, submission["tenant"], submission["submission_id"], place, recipient["address"])
                     if id not in sent.acknowledged:

@@ -28,7 +28,6 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from agents.repeats import ORIGIN
 from agents.worker import STAGES
 from analytics.reading import Reader
 from avro.records import Message, Submission
@@ -50,6 +49,7 @@ from topics.catalogue import (
     CLEARED,
     ENDINGS,
     EVENTS,
+    ORIGIN,
     OUTBOUND,
     OUTBOUND_BROADCAST,
     SCHEDULED,
