@@ -116,6 +116,9 @@ drill-restore: setup
 drill-scale: setup
 	@$(PY) -m loadtest.drills.scale $(if $(SHORT),--short)
 
+drill-upgrade: setup
+	@$(PY) -m loadtest.drills.upgrade $(if $(SHORT),--short)
+
 drill-region: setup
 	@$(PY) -m loadtest.drills.region $(if $(SHORT),--short)
 

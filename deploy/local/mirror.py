@@ -8,8 +8,8 @@ target sets its own (`postroad region take-over`). What it needs to remember lie
 
 from __future__ import annotations
 
-import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +23,7 @@ DEPENDENCIES = (
     ("org.apache.kafka", "connect-runtime", VERSION),
     *(("org.apache.logging.log4j", name, LOG4J_VERSION) for name in ("log4j-slf4j-impl", "log4j-core", "log4j-api")),
 )
+MAIL, TABLES = ("mail\\..*", "control\\..*"), ("postroad-.*-changelog",)
 INTERNAL = (
     "offset.storage",
     "status.storage",
@@ -34,22 +35,25 @@ INTERNAL = (
 
 
 class Mirror:
-    """One mirror. `prefix`: of the installation's topics; `replication_factor`: of what it creates in the target."""
+    """One mirror of the topics that `topics` names (regular expressions); `name` tells several into one cluster apart. `replication_factor`:
+    of what it creates in the target."""
 
-    def __init__(self, folder: Path, source: str, target: str, *, prefix: str = "", replication_factor: int = 1):
+    def __init__(
+        self, folder: Path, source: str, target: str, *, name: str = "", topics: Sequence[str] = (*MAIL, *TABLES),
+        replication_factor: int = 1,
+    ):  # fmt: skip
         self.folder, self.process = folder.absolute(), None
-        name = re.escape(prefix)
+        a, b = f"{name}a", f"{name}b"
         self.properties = {
-            "clusters": "a, b", "a.bootstrap.servers": source, "b.bootstrap.servers": target,
-            "a->b.enabled": "true", "b->a.enabled": "false", "replication.factor": str(replication_factor),
-            "a->b.topics": f"{name}mail\\..*,{name}control\\..*,{name}postroad-.*-changelog", "tasks.max": "2",
+            "clusters": f"{a}, {b}", f"{a}.bootstrap.servers": source, f"{b}.bootstrap.servers": target,
+            f"{a}->{b}.enabled": "true", f"{b}->{a}.enabled": "false", f"{a}->{b}.topics": ",".join(topics), "tasks.max": "2",
             "replication.policy.class": "org.apache.kafka.connect.mirror.IdentityReplicationPolicy",
             "offset-syncs.topic.location": "target", "refresh.topics.interval.seconds": "5",
             # settings of topics are the target's own: submissions keep the time that they have in the source
             "sync.topic.configs.enabled": "false", "sync.topic.acls.enabled": "false", "sync.group.offsets.enabled": "false",
             "emit.checkpoints.enabled": "false", "emit.heartbeats.enabled": "false", "offset.flush.interval.ms": "1000",
-            "b.producer.max.request.size": str(LARGEST_RECORD), "a.consumer.max.partition.fetch.bytes": str(LARGEST_RECORD),
-            "a.consumer.fetch.max.wait.ms": "50",
+            f"{b}.producer.max.request.size": str(LARGEST_RECORD), f"{a}.consumer.max.partition.fetch.bytes": str(LARGEST_RECORD),
+            f"{a}.consumer.fetch.max.wait.ms": "50", "replication.factor": str(replication_factor),
             **{f"{what}.replication.factor": str(replication_factor) for what in INTERNAL},
             "offset.storage.partitions": "1", "status.storage.partitions": "1", "dedicated.mode.enable.internal.rest": "false",
         }  # fmt: skip
