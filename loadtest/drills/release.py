@@ -19,7 +19,7 @@ CHANGES = {
     "tables/deliveries.py": [("    delivered: bool\n", "    delivered: bool\n    tries: int = 7\n"), ('">i?"', '">i?i"')],
     "tables/due.py": [("    cleared: bool = False\n", "    cleared: bool = False\n    rank: int = 7\n"), ('">iq?"', '">iq?i"')],
     "tables/ended.py": [('FIELDS = ("message_id",', 'FIELDS = ("message_id", "campaign",')],
-    "tables/values.py": [("return json.dumps(value,", 'return json.dumps({**value, "newer": [1]},')],
+    "tables/values.py": [("return json.dumps(value,", 'return json.dumps({**value, "newer": [1]} if isinstance(value, dict) else value,')],
 }  # fmt: skip
 
 
