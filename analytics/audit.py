@@ -201,12 +201,15 @@ async def _submissions(reader: Reader, lives: _Lives, letters: _Letters) -> list
         try:
             told = told_once(submission) if check_limits(submission) else submission
             recipients = distinct(told["recipients"])
-            first, at, _ = origin(record.headers, place, record.timestamp)
-            ids = [message_id(at, tenant, submission["submission_id"], first, each["address"]) for each in recipients]
+            first = origin(record.headers, place, record.timestamp)
+            ids = [
+                message_id(first.at, tenant, submission["submission_id"], first.place, each["address"])
+                for each in recipients
+            ]
         except Exception:  # whatever mail can do to us: ingest makes a dead letter of it
             reader.unreadable += 1
             continue
-        step = Step(SUBMITTED, at, at)
+        step = Step(SUBMITTED, first.at, first.at)
         for id in ids:
             if place in letters.resolved:
                 resolved.append((id, group, step))

@@ -194,14 +194,26 @@ def place_of(topic: str, partition: int, offset: int) -> str:
     return f"{'b' if topic.endswith(BROADCASTS.name) else ''}{partition}:{offset}"
 
 
-ORIGIN = "postroad-origin"  # header of a submission that comes from the copies or the log of a lost region
+ORIGIN = "postroad-origin"  # header of a submission that comes from the copies or the log of a lost region: "time place what"
+AGAIN, KNOWN = "again", "known"
 
 
-def origin(headers: Iterable[tuple[str, bytes]], place: str, at: int) -> tuple[str, int, bool]:
-    """Where and when (ms) a submission was accepted first, which its ids are made of, and whether that was in another region: then its
-    mail may have left before. `place`, `at`: of the record itself. Raises ValueError for a header that does not say so."""
+class Origin(NamedTuple):
+    """Where and when (ms) a submission was accepted first, which its ids are made of. `again`: that was in another region, and its mail
+    may have left there; `known`: its messages are here already, it only belongs in the log."""
+
+    place: str
+    at: int
+    again: bool = False
+    known: bool = False
+
+
+def origin(headers: Iterable[tuple[str, bytes]], place: str, at: int) -> Origin:
+    """Of a record with these headers; `place`, `at`: its own. Raises ValueError for a header that does not say what it is to."""
     for name, value in headers:
         if name == ORIGIN:
-            first_at, _, first = value.decode().partition(" ")
-            return first, int(first_at), True
-    return place, at, False
+            first_at, first, what = value.decode().split(" ")
+            if what not in (AGAIN, KNOWN):
+                raise ValueError(f"header {ORIGIN}: {what!r} is neither {AGAIN} nor {KNOWN}")
+            return Origin(first, int(first_at), what == AGAIN, what == KNOWN)
+    return Origin(place, at)

@@ -176,13 +176,13 @@ async def accepted(b: Installation, load: Load, of_a: set[int]) -> Sent:
         for topic in (SUBMISSIONS, BROADCASTS):
             async for record, submission in reader.read(topic):
                 own = place_of(record.topic, record.partition, record.offset)
-                place, at, again = origin(record.headers, own, record.timestamp)
+                first = origin(record.headers, own, record.timestamp)
                 for recipient in distinct(submission["recipients"]):
-                    id = message_id(at, submission["tenant"], submission["submission_id"], place, recipient["address"])
+                    id = message_id(
+                        first.at, submission["tenant"], submission["submission_id"], first.place, recipient["address"]
+                    )
                     if id not in sent.acknowledged:
-                        sent.unacknowledged[id] = (
-                            f"{submission['submission_id']} at {place}{', again' if again else ''}"
-                        )
+                        sent.unacknowledged[id] = f"{submission['submission_id']} at {first.place}"
     return sent
 
 

@@ -104,8 +104,8 @@ class Discard:
         place = place_of(topic.name, letter["partition"], letter["offset"])
         headers = [(header["name"], header["value"]) for header in letter["headers"]]
         try:
-            place, at, _ = origin(headers, place, letter["timestamp"])
-            messages = intake.messages(submission, None, at, place, self.expires_ms)
+            first = origin(headers, place, letter["timestamp"])
+            messages = intake.messages(submission, None, first.at, first.place, self.expires_ms)
         except ValueError as error:
             raise LetterError(f"the ids of its messages cannot be computed: {error}") from error
         outputs = []

@@ -82,8 +82,9 @@ def missing(
         return found
 
     found = asyncio.run(work())
-    messages = sum(len(one.submission["recipients"]) for one in found)
-    for one in found:
+    lack = [one for one in found if not one.known]
+    messages = sum(len(one.ids) for one in lack)
+    for one in lack:
         named = {
             "tenant": one.submission["tenant"],
             "submission_id": one.submission["submission_id"],
@@ -93,7 +94,12 @@ def missing(
             json.dumps(named) if as_json else f"{named['tenant']}\t{named['submission_id']}\t{len(one.ids)} recipients"
         )
     if not as_json:
-        print(f"{len(found):,} submissions, {messages:,} messages" + (", written here" if resubmit else ""))
+        print(f"{len(lack):,} submissions, {messages:,} messages" + (", written here" if resubmit else ""))
+        if others := len(found) - len(lack):
+            print(
+                f"{others:,} submissions lack in the log alone: their messages are here"
+                + (", written here" if resubmit else "")
+            )
     if found and not resubmit:
         raise typer.Exit(1)
 

@@ -18,10 +18,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import islice
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -34,6 +35,7 @@ from avro.records import Message, Submission
 from postroad.events import ENDS, event
 from postroad.ids import message_id
 from postroad.intake import distinct
+from tables.audited import AUDITED
 from tables.dedupe import DEDUPE
 from tables.deliveries import DELIVERIES
 from tables.due import DUE, WAITING, due_at
@@ -43,12 +45,14 @@ from tables.store import CHANGELOG_CONFIG, EPOCH, EPOCH_HEADER, MARK, NO_EPOCH, 
 from topics import admin
 from topics.catalogue import (
     ACCEPTED,
+    AGAIN,
     ALL,
     ATTEMPTS,
     BROADCASTS,
     CLEARED,
     ENDINGS,
     EVENTS,
+    KNOWN,
     ORIGIN,
     OUTBOUND,
     OUTBOUND_BROADCAST,
@@ -58,6 +62,7 @@ from topics.catalogue import (
     VALIDATED,
     Output,
     Topic,
+    origin,
     place_of,
 )
 from topics.client import Client
@@ -70,7 +75,10 @@ ROAD: dict[Topic[Any], int] = {
     ACCEPTED: 0, VALIDATED: 1, SCORED: 2, CLEARED: 3, OUTBOUND: 4, OUTBOUND_BROADCAST: 4, SCHEDULED: 5, ATTEMPTS: 6, ENDINGS: 7,
 }  # fmt: skip
 FAR = 1 << 40  # an ending is the furthest of all rounds
-IN_MEMORY = 500  # deletions that one request carries
+#: By stage, a table whose keys are message ids and which stops what comes again.
+GATES: dict[str, Table[Any]] = {"suppress": SEEN, "send": DELIVERIES, "classify": ENDED}
+EXPIRY = 4  # bytes in front of a value that expires
+AT_ONCE = 500  # changes that are under way
 TAKEN_OVER = "region"  # the group whose commit says that it was done
 
 Rank = tuple[int, int, int]
@@ -130,12 +138,13 @@ class Done:
 
 
 class Lacking(NamedTuple):
-    """A submission whose messages are not known, or some of them: for `recipients` alone."""
+    """A submission that is to come again, for those of its recipients that have no message; or that only belongs in the log (`known`)."""
 
     topic: Topic[Any]
     key: bytes
     submission: Submission
     origin: str
+    known: bool = False
 
     @property
     def ids(self) -> list[str]:
@@ -276,40 +285,43 @@ async def state_of(installation: Installation, name: str, partitions: int) -> li
     return found
 
 
-def unbelieved(stage: str, state: dict[bytes, bytes], found: Known, whole: set[tuple[str, str]]) -> list[bytes]:
-    """Keys of a stage's state that are true in A alone: marks, and what passes over messages of whose end B knows nothing."""
-    gates: dict[str, Table[Any]] = {"suppress": SEEN, "send": DELIVERIES, "classify": ENDED, "schedule": WAITING}
-    gate = bytes((gates[stage].number,)) if stage in gates else b"\0"
-    due, dedupe = bytes((DUE.number,)), bytes((DEDUPE.number,))
-    wrong = [key for key in state if key.startswith(MARK)]
+def unbelieved(
+    stage: str, state: dict[bytes, bytes], found: Known, whole: set[tuple[str, str]]
+) -> dict[bytes, bytes | None]:  # fmt: skip
+    """What of a stage's state is true in A alone, and what it becomes here: marks go, and so does what would pass over messages of whose
+    end B knows nothing."""
+    wrong: dict[bytes, bytes | None] = {key: None for key in state if key.startswith(MARK)}
+    gate, due = GATES.get(stage), bytes((DUE.number,))
     for key, value in state.items():
-        if stage in gates and key[:1] == gate:
-            id = key[1:].decode()
-            # of what waits, the gates of other stages are of rounds that are over
-            if stage == "schedule":
-                keep = id not in found.ended and found.stays(id)
-            else:
-                keep = id in found.ended or found.stays(id)
-            wrong += [] if keep else [key]
-        elif stage == "schedule" and key[:1] == due:
-            id = key[9:].decode()
-            wrong += [] if id not in found.ended and found.stays(id) else [key]
-        elif stage == "ingest" and key[:1] == dedupe:
+        if stage == "schedule" and key[:1] in (due, bytes((WAITING.number,))):
+            id = key[9 if key[:1] == due else 1 :].decode()
+            if id in found.ended or not found.stays(id):
+                wrong[key] = None
+        elif gate is not None and key[0] == gate.number:
+            id = key[1:].decode()  # of what waits in schedule the gates say what is over
+            if id not in found.ended and not found.stays(id):
+                wrong[key] = None
+        elif stage == "ingest" and key[0] == DEDUPE.number:
             tenant = key[1:].decode().partition("\0")[0]
-            wrong += [] if (tenant, DEDUPE.decode(value[4:])["submission_id"]) in whole else [key]
+            if (tenant, DEDUPE.decode(value[EXPIRY:])["submission_id"]) not in whole:
+                wrong[key] = None
+        elif stage == "audit" and key[0] == AUDITED.number and key[1:].decode() not in found.ended:
+            audited = AUDITED.decode(value[EXPIRY:])
+            if audited.life.ends:  # the end that it will have is the first that B tells of
+                wrong[key] = value[:EXPIRY] + AUDITED.encode(audited._replace(life=audited.life._replace(ends=())))
     return wrong
 
 
-async def drop(producer: AIOKafkaProducer, name: str, partition: int, epoch: bytes, keys: Sequence[bytes]) -> None:
-    """A claim of the next epoch, then deletions, confirmed."""
+async def correct(
+    producer: AIOKafkaProducer, name: str, partition: int, epoch: bytes, changes: Mapping[bytes, bytes | None]
+) -> None:  # fmt: skip
+    """A claim of the next epoch, then the changes, confirmed."""
     mine = (int.from_bytes(epoch, "big") + 1).to_bytes(4, "big")
     headers = [(EPOCH_HEADER[0][0], mine)]
     await producer.send_and_wait(name, mine, key=EPOCH, partition=partition, headers=headers)
-    for i in range(0, len(keys), IN_MEMORY):
-        sent = [
-            await producer.send(name, None, key=key, partition=partition, headers=headers)
-            for key in keys[i : i + IN_MEMORY]
-        ]
+    left = iter(changes.items())
+    while some := list(islice(left, AT_ONCE)):
+        sent = [await producer.send(name, value, key=key, partition=partition, headers=headers) for key, value in some]
         await asyncio.gather(*sent)
 
 
@@ -395,7 +407,7 @@ async def _believe(
         for name, partitions in state.items():
             for partition, entries in enumerate(partitions):
                 wrong = unbelieved(name, entries, found, whole)
-                await drop(producer, changelog(installation, name), partition, entries.get(EPOCH, NO_EPOCH), wrong)
+                await correct(producer, changelog(installation, name), partition, entries.get(EPOCH, NO_EPOCH), wrong)
                 done.dropped[name] = done.dropped.get(name, 0) + len(wrong)
     finally:
         await producer.stop()
@@ -433,61 +445,73 @@ async def _put_back(
                 await _again(client, topic, value, found, done)
     for entries in schedule:
         for key, raw in entries.items():
-            if key[:1] == bytes((DUE.number,)) and (seat := left.get(key[9:].decode())) and seat.offset < 0:
+            if key[:1] != bytes((DUE.number,)):
+                continue
+            id = key[9:].decode()
+            if (seat := left.get(id)) and seat.offset < 0:
                 await _again(client, SCHEDULED, await reader.decode(SCHEDULED, raw), found, done)
+            elif found.stays(id) and id not in found.told and id not in found.ended:
+                await _tell(client, (await reader.decode(SCHEDULED, raw))["message"])
 
 
 async def _again(client: Client, topic: Topic[Any], value: Any, found: Known, done: Done) -> None:
     message = _message(topic, value)
     if message["message_id"] not in found.told:
-        await client.send(EVENTS.send(event(message, "accepted", message["accepted_at"], "ingest")))
+        await _tell(client, message)
     message["possible_duplicate"] = True
     output: Output = topic.send(value)
     await client.send(output)
     done.resumed += 1
 
 
+async def _tell(client: Client, message: Message) -> None:
+    """That it was accepted: the event has not come over."""
+    await client.send(EVENTS.send(event(message, "accepted", message["accepted_at"], "ingest")))
+
+
 # -- what only A has ---------------------------------------------------------------------------------------------------
 
 
 async def missing(lost: Installation, here: Installation, now: int, since_ms: int) -> list[Lacking]:
-    """Submissions in the log of the lost region that are not here, or of which messages are not: each with the recipients that lack."""
+    """Submissions in the log of the lost region that are not in the log here: each with the recipients that have no message here, and apart
+    from it those that have one."""
     partitions = here.partitions_of(SCHEDULED)
     state = {"schedule": await state_of(here, changelog(here, "schedule"), partitions)}
+    have = Counter[tuple[str, str, str]]()
+    noted: set[str] = set()
     async with Reader(here, since_ms) as reader:
         found = await known(reader, state, now)
-        have = Counter[tuple[str, str, str]]()
-        origins: set[tuple[str, str, str]] = set()
         for topic in DOORS:
             async for record, value in reader.read(topic):
-                pair = value["tenant"], value["submission_id"]
-                if origin := dict(record.headers).get(ORIGIN):
-                    origins |= {(*pair, f"{origin.decode()} {one['address']}") for one in value["recipients"]}
+                first = origin(record.headers, "", 0)
+                if first.place:
+                    noted |= set(Lacking(topic, b"", value, f"{first.at} {first.place}").ids)
                 else:
-                    have[(*pair, _digest(record.value))] += 1
+                    have[value["tenant"], value["submission_id"], _digest(record.value)] += 1
     found.forget()
     absent: list[Lacking] = []
     async with Reader(lost, since_ms) as reader:
         for topic, record, submission in await submitted(reader):
-            pair, digest = (submission["tenant"], submission["submission_id"]), _digest(record.value)
-            if have[(*pair, digest)] > 0:
-                have[(*pair, digest)] -= 1
+            pair = submission["tenant"], submission["submission_id"], _digest(record.value)
+            if have[pair] > 0:
+                have[pair] -= 1
                 continue
             place = place_of(record.topic, record.partition, record.offset)
-            origin = f"{record.timestamp} {place}"
-            still = []
+            to = {True: list[Any](), False: list[Any]()}
             for one in distinct(submission["recipients"]):
-                id = message_id(record.timestamp, *pair, place, one["address"])
-                if id not in found.who and (*pair, f"{origin} {one['address']}") not in origins:
-                    still.append(one)
-            if still:
-                absent.append(Lacking(topic, record.key, {**submission, "recipients": still}, origin))
+                id = message_id(record.timestamp, *pair[:2], place, one["address"])
+                if id not in noted:
+                    to[id in found.who].append(one)
+            first_at = f"{record.timestamp} {place}"
+            absent += [Lacking(topic, record.key, {**submission, "recipients": some}, first_at, here_too)
+                       for here_too, some in to.items() if some]  # fmt: skip
     return absent
 
 
 async def resubmit(client: Client, one: Lacking) -> None:
     """Into the topic that it came in, with the place and time that its ids are made of."""
-    await client.send(Output(one.topic, one.key, one.submission, ((ORIGIN, one.origin.encode()),)))
+    header = f"{one.origin} {KNOWN if one.known else AGAIN}".encode()
+    await client.send(Output(one.topic, one.key, one.submission, ((ORIGIN, header),)))
 
 
 def _digest(raw: bytes) -> str:

@@ -62,10 +62,12 @@ async def test_a_submission_of_a_lost_region_keeps_its_ids_and_may_have_been_sen
     there, here = Scripted(stage, services, NOW), Scripted(stage, services, NOW + 60_000)
     (first,) = values(await there.feed(SUBMISSIONS, submission()), ACCEPTED)
     await here.feed(SUBMISSIONS, submission(submission_id="other"))
-    came = ((ORIGIN, f"{NOW} 0:0".encode()),)
+    came = ((ORIGIN, f"{NOW} 0:0 again".encode()),)
     (again,) = values(await here.feed(SUBMISSIONS, submission(), headers=came), ACCEPTED)
     assert (again["message_id"], again["accepted_at"]) == (first["message_id"], NOW)
     assert (first["possible_duplicate"], again["possible_duplicate"]) == (False, True)
+    known = ((ORIGIN, f"{NOW} 0:7 known".encode()),)
+    assert await here.feed(SUBMISSIONS, submission(submission_id="second"), headers=known) == [], "its messages are here"
     await here.feed(SUBMISSIONS, submission(submission_id="third"), headers=((ORIGIN, b"no time"),))
     assert len(here.dead_letters) == 1
 

@@ -7,6 +7,8 @@ import pytest
 
 from postroad.commands.takeover import Known, Seat, lacking, rank, unbelieved
 from postroad.ids import message_id
+from postroad.ledger import Life
+from tables.audited import AUDITED, Audited
 from tables.dedupe import DEDUPE
 from tables.deliveries import DELIVERIES
 from tables.due import DUE, WAITING, Waiting, key
@@ -21,6 +23,7 @@ from topics.catalogue import (
     SCHEDULED,
     SCORED,
     SUBMISSIONS,
+    Origin,
     origin,
 )
 
@@ -105,14 +108,12 @@ def test_gates_are_believed_where_the_end_is_told(stage, table, value):
         mark_key(0): b"",
         b"\x1fother": b"",
     }
-    assert sorted(unbelieved(stage, state, Known(ended={"ended"}), set())) == sorted([prefix + b"open", mark_key(0)])
+    assert unbelieved(stage, state, Known(ended={"ended"}), set()) == {prefix + b"open": None, mark_key(0): None}
 
 
 def test_marks_are_offsets_of_the_lost_region():
-    assert unbelieved("route", {mark_key(0): b"", mark_key(3): b"", b"\1x": b""}, Known(), set()) == [
-        MARK + b"\0",
-        MARK + b"\3",
-    ]
+    wrong = unbelieved("route", {mark_key(0): b"", mark_key(3): b"", b"\1x": b""}, Known(), set())
+    assert wrong == {MARK + b"\0": None, MARK + b"\3": None}
 
 
 def test_schedule_keeps_what_waits_alone():
@@ -125,17 +126,30 @@ def test_schedule_keeps_what_waits_alone():
     assert len(wrong) == 4 and not any(key.endswith(b"later") for key in wrong)
 
 
+def test_audit_forgets_an_end_that_nobody_here_tells_of():
+    def entry(id: str) -> tuple[bytes, bytes]:
+        life = Life(AT, AT, told=True, state="delivered", ends=(("delivered", 0, 0),))
+        return bytes((AUDITED.number,)) + id.encode(), b"\0\0\0\1" + AUDITED.encode(Audited(life))
+
+    state = dict([entry("told"), entry("untold")])
+    wrong = unbelieved("audit", state, Known(ended={"told"}), set())
+    ((key, value),) = wrong.items()
+    assert key.endswith(b"untold") and value is not None
+    assert value[:4] == b"\0\0\0\1" and AUDITED.decode(value[4:]).life == Life(AT, AT, told=True, state="delivered")
+
+
 def test_a_submission_that_is_not_whole_is_not_known():
     def entry(id: str) -> tuple[bytes, bytes]:
         value = DEDUPE.encode({"submission_id": id, "messages": []})
         return bytes((DEDUPE.number,)) + f"acme\0s\0{id}".encode(), b"\0\0\0\1" + value
 
     state = dict([entry("whole"), entry("torn")])
-    assert unbelieved("ingest", state, Known(), {("acme", "whole")}) == [entry("torn")[0]]
+    assert unbelieved("ingest", state, Known(), {("acme", "whole")}) == {entry("torn")[0]: None}
 
 
 def test_the_first_place_of_a_submission():
-    assert origin([("x", b"y")], "0:1", AT) == ("0:1", AT, False)
-    assert origin([(ORIGIN, b"1700 b2:7")], "0:1", AT) == ("b2:7", 1700, True)
-    with pytest.raises(ValueError, match="invalid literal"):
-        origin([(ORIGIN, b"nonsense")], "0:1", AT)
+    assert origin([("x", b"y")], "0:1", AT) == Origin("0:1", AT)
+    assert origin([(ORIGIN, b"1700 b2:7 again")], "0:1", AT) == Origin("b2:7", 1700, again=True)
+    for nonsense in (b"nonsense", b"x 0:1 again", b"1700 0:1 else"):
+        with pytest.raises(ValueError, match=r"literal|unpack|neither"):
+            origin([(ORIGIN, nonsense)], "0:1", AT)
