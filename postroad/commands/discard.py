@@ -104,8 +104,8 @@ class Discard:
         place = place_of(topic.name, letter["partition"], letter["offset"])
         headers = [(header["name"], header["value"]) for header in letter["headers"]]
         try:
-            first = origin(headers, place, letter["timestamp"])
-            messages = intake.messages(submission, None, first.at, first.place, self.expires_ms)
+            known = origin(headers, place, letter["timestamp"])
+            messages = intake.messages(submission, None, known.at, known.place, self.expires_ms)
         except ValueError as error:
             raise LetterError(f"the ids of its messages cannot be computed: {error}") from error
         outputs = []
