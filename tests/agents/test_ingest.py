@@ -67,7 +67,9 @@ async def test_a_submission_of_a_lost_region_keeps_its_ids_and_may_have_been_sen
     assert (again["message_id"], again["accepted_at"]) == (first["message_id"], NOW)
     assert (first["possible_duplicate"], again["possible_duplicate"]) == (False, True)
     known = ((ORIGIN, f"{NOW} 0:7 known".encode()),)
-    assert await here.feed(SUBMISSIONS, submission(submission_id="second"), headers=known) == [], "its messages are here"
+    assert await here.feed(SUBMISSIONS, submission(submission_id="second"), headers=known) == [], (
+        "its messages are here"
+    )
     await here.feed(SUBMISSIONS, submission(submission_id="third"), headers=((ORIGIN, b"no time"),))
     assert len(here.dead_letters) == 1
 
