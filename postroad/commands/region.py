@@ -22,9 +22,13 @@ SINCE = "Mail accepted from then on: 2h, 7d, ISO 8601 with zone, or a date (UTC)
 @app.command()
 def prepare() -> None:
     """Create the topics of this region's cluster as a mirror needs them, before it begins."""
+    from postroad.cli import CommandError
     from postroad.commands import takeover
 
-    created = asyncio.run(takeover.prepare(_here()))
+    try:
+        created = asyncio.run(takeover.prepare(_here()))
+    except takeover.RegionError as error:
+        raise CommandError(str(error)) from None
     print(f"{len(created)} topics created; the mirror may begin")
 
 

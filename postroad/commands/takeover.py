@@ -67,6 +67,7 @@ from topics.catalogue import (
 )
 from topics.client import Client
 from topics.installation import Installation
+from topics.overview import Overview
 from topics.state import Table
 
 DOORS = (SUBMISSIONS, BROADCASTS)
@@ -368,9 +369,14 @@ async def taken_over(installation: Installation) -> bool:
 
 async def take_over(installation: Installation, now: int, since_ms: int, again_ms: int) -> Done:
     """All steps. `since_ms`: mail older than that is not looked at; `again_ms`: from when on stages read again what is no mail on its
-    way. Raises RegionError where it was done before."""
+    way. Raises RegionError where it was done before, or workers run."""
     if await taken_over(installation):
         raise RegionError("this region has taken over already: a second time would pass over what has come since")
+    async with Overview(installation.bootstrap, installation.group(""), STAGES) as overview:
+        if here := [one.stage for one in await overview.look() if one.replicas]:
+            raise RegionError(
+                f"workers run here already ({', '.join(here)}): stop them, and start them when this is done"
+            )
     await _set_times(installation, "LogAppendTime")
     await admin.ensure(installation)
     kept = {name: stage for name, stage in stages().items() if stage.tables}
