@@ -7,7 +7,7 @@ PY := .venv/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 
 .PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity bench-recovery bench-judgement bench-analytics restart-drill drill-scale image-steps \
-  drill-restore \
+  drill drill-restore drill-upgrade drill-region \
   chaos chaos-short chaos-setup check-delivery check-delivery-short delivery-setup check-analytics check-analytics-short check-doors check-doors-short fuzz lock clean
 
 help:
@@ -29,6 +29,8 @@ help:
 	@echo 'make check-analytics [PARTS="exactness ingest"]   every event in ClickHouse whatever is killed; speed, freshness, bytes; -short: minutes'
 	@echo 'make fuzz [SECONDS=60]   coverage-guided fuzzing of codec, MIME, feedback, replies and addresses'
 	@echo 'make drill-scale [SHORT=1]   load times ten: workers of send 1, 4, 1 by the rule of KEDA; time to drain, pauses, losses'
+	@echo 'make drill-upgrade, drill-region [SHORT=1]   every worker by one of the next release; a region lost, another takes over'
+	@echo 'make drill [SHORT=1] [ONLY="upgrade region"]   scaling, upgrade, region, restore; one RESULT line'
 	@echo 'make image-steps  the steps of the Dockerfile in a clean Debian root, without an engine; a stage started in it (root)'
 	@echo 'make lock         requirements.lock from pyproject.toml'
 	@echo 'make clean        remove what was built and kept (.venv, .local)'
@@ -112,8 +114,18 @@ restart-drill: setup
 
 drill-restore: setup
 	@$(PY) -m loadtest.drills.restore
+
 drill-scale: setup
 	@$(PY) -m loadtest.drills.scale $(if $(SHORT),--short)
+
+drill: setup
+	@$(PY) -m loadtest.drills $(if $(SHORT),--short) $(if $(ONLY),--only $(ONLY))
+
+drill-upgrade: setup
+	@$(PY) -m loadtest.drills.upgrade $(if $(SHORT),--short)
+
+drill-region: setup
+	@$(PY) -m loadtest.drills.region $(if $(SHORT),--short)
 
 image-steps: setup
 	@deploy/local/system.sh image

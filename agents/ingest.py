@@ -37,9 +37,10 @@ from topics.catalogue import (
     OUTBOUND_BROADCAST,
     SCHEDULED,
     SCORED,
-    SUBMISSIONS,  # fmt: skip
+    SUBMISSIONS,
     VALIDATED,
     Output,
+    origin,
     place_of,
 )
 from topics.road import Road
@@ -77,8 +78,8 @@ async def build_contents(todo: list[tuple[Any, Submission]], state: View) -> Non
         try:
             if problem := check_limits(submission):
                 submission = intake.told_once(submission)
-            tenant, place = services.tenants.get(submission["tenant"]), _known_by(record)[0]
-            messages = intake.messages(submission, tenant, record.timestamp, place, expires_ms, return_paths)
+            tenant, first = services.tenants.get(submission["tenant"]), origin(record.headers, *_known_by(record))
+            messages = intake.messages(submission, tenant, first.at, first.place, expires_ms, return_paths)
             if record.topic.endswith(BROADCASTS.name):
                 road.weigh(len(messages))
             size_max = services.settings.size_max
@@ -91,7 +92,7 @@ async def build_contents(todo: list[tuple[Any, Submission]], state: View) -> Non
                 builts = begun[_known_by(record)]
                 await intake.build(submission, messages, services.contents, size_max, builts,
                                    return_paths, services.settings.feedback_id)  # fmt: skip
-            state.found[record.offset] = messages, builts
+            state.found[record.offset] = ([], []) if first.known else (messages, builts)
         except ContentUnavailable as exc:
             return exc
         except Exception as exc:  # `accept` raises it: a dead letter, not a batch that is held for ever
@@ -119,14 +120,13 @@ def accept(submission: Submission, state: View) -> Iterator[Output]:
         raise Hold("the contents of a batch were not built in time")
     if isinstance(found := state.found[state.record.offset], Exception):
         raise found
-    messages, builts = found
-    repeat = None
+    (messages, builts), repeat, again = found, None, origin(state.record.headers, "", 0).again
     if any(not built.problem for built in builts):  # else, mended, it may come again under the same id
         repeat = known(submission, state)
         if not repeat:
             yield from remember(submission, messages, state, NAME)
     for message, built in zip(messages, builts, strict=True):
-        message["content"], message["top"] = built.content, built.top
+        message["content"], message["top"], message["possible_duplicate"] = built.content, built.top, again
         yield EVENTS.send(event(message, "accepted", state.record.timestamp, NAME))
         if problem := repeat or built.problem:
             yield rejected(message, NAME, state.now, problem)

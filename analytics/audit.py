@@ -41,6 +41,7 @@ from topics.catalogue import (
     SCORED,
     SUBMISSIONS,
     VALIDATED,
+    origin,
     place_of,
 )  # fmt: skip
 from topics.installation import Installation
@@ -195,16 +196,20 @@ async def _submissions(reader: Reader, lives: _Lives, letters: _Letters) -> list
     were dead letters and that an operator has dealt with."""
     resolved = []
     async for record, submission in _taken(reader):
-        place, at = place_of(record.topic, record.partition, record.offset), record.timestamp
+        place = place_of(record.topic, record.partition, record.offset)  # as a letter would name it
         tenant, group = submission["tenant"], (submission["tenant"], submission["stream"])
         try:
             told = told_once(submission) if check_limits(submission) else submission
             recipients = distinct(told["recipients"])
-            ids = [message_id(at, tenant, submission["submission_id"], place, each["address"]) for each in recipients]
+            first = origin(record.headers, place, record.timestamp)
+            ids = [
+                message_id(first.at, tenant, submission["submission_id"], first.place, each["address"])
+                for each in recipients
+            ]
         except Exception:  # whatever mail can do to us: ingest makes a dead letter of it
             reader.unreadable += 1
             continue
-        step = Step(SUBMITTED, at, at)
+        step = Step(SUBMITTED, first.at, first.at)
         for id in ids:
             if place in letters.resolved:
                 resolved.append((id, group, step))

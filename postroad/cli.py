@@ -25,7 +25,7 @@ from avro.records import DecisionAction, MessageStream, Submission, Tenant
 from postroad import addresses, checks, ids, settings, tenants
 from postroad.commands import analytics as analytics_commands
 from postroad.commands import bounces as bounces_commands
-from postroad.commands import dead_letters, domains, gateway, reputation, shaping, suppressions
+from postroad.commands import dead_letters, domains, gateway, region, reputation, shaping, suppressions
 from postroad.commands import keys as keys_commands
 from postroad.commands import orders as orders_commands
 from postroad.commands import webhooks as webhooks_commands
@@ -71,6 +71,7 @@ app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(domains.app, name="domains")
 app.add_typer(shaping.app, name="shaping")
 app.add_typer(reputation.app, name="reputation")
+app.add_typer(region.app, name="region")
 app.add_typer(gateway.app, name="gateway")
 app.add_typer(keys_commands.app, name="keys")
 app.add_typer(webhooks_commands.app, name="webhooks")

@@ -107,23 +107,7 @@ def test_a_page_is_a_page_and_says_when_it_is_over(page):
     assert page.stem == "dead-letters" or "## Over when" in text
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "warm-up",
-        "provider-blocks-us",
-        "complaints-rise",
-        "tenant-turns-bad",
-        "replay",
-        "restore",
-        "region-lost",
-        "backlog-grows",
-        "bounces-rise",
-        "key-rotation",
-        "orphan-found",
-        "target-down",
-    ],
-)
-def test_a_page_says_when_and_how_it_was_tried_or_that_it_was_not(name):
-    text = (ROOT / "docs" / "runbooks" / f"{name}.md").read_text("utf-8")
+@pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
+def test_a_page_says_when_and_how_it_was_tried_or_that_it_was_not(page):
+    text = page.read_text("utf-8")
     assert re.search(r"\bTried 20\d\d-\d\d-\d\d|\bNot tried:", text)

@@ -6,7 +6,7 @@ changelog of its state, have the same number of partitions, for life: faust.md 9
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -192,3 +192,28 @@ def place_of(topic: str, partition: int, offset: int) -> str:
     """The place of a submission, as the ids of its messages have it: "partition:offset", of a broadcast with a "b" in front.
     `topic`: its full name, of an installation or without its prefix."""
     return f"{'b' if topic.endswith(BROADCASTS.name) else ''}{partition}:{offset}"
+
+
+ORIGIN = "postroad-origin"  # header of a submission that comes from the copies or the log of a lost region: "time place what"
+AGAIN, KNOWN = "again", "known"
+
+
+class Origin(NamedTuple):
+    """Where and when (ms) a submission was accepted first, which its ids are made of. `again`: that was in another region, and its mail
+    may have left there; `known`: its messages are here already, it only belongs in the log."""
+
+    place: str
+    at: int
+    again: bool = False
+    known: bool = False
+
+
+def origin(headers: Iterable[tuple[str, bytes]], place: str, at: int) -> Origin:
+    """Of a record with these headers; `place`, `at`: its own. Raises ValueError for a header that does not say what it is to."""
+    for name, value in headers:
+        if name == ORIGIN:
+            first_at, first, what = value.decode().split(" ")
+            if what not in (AGAIN, KNOWN):
+                raise ValueError(f"header {ORIGIN}: {what!r} is neither {AGAIN} nor {KNOWN}")
+            return Origin(first, int(first_at), what == AGAIN, what == KNOWN)
+    return Origin(place, at)

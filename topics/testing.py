@@ -63,12 +63,14 @@ class Scripted:
         possible_duplicate: bool = False,
         key: bytes | None = None,
         timestamp: int | None = None,
+        headers: tuple[tuple[str, bytes], ...] = (),
     ) -> list[Output]:
         """Outputs of one batch of records, in order. A record whose handler raises goes to `dead_letters` and changes
         nothing, as in the runner; `Hold` is raised, and so is what `prepare` raises.
 
-        `key` and `timestamp` (ms): of the records, where they are not the topic's and the clock's."""
-        todo = [self._record(topic, value, key, self.now if timestamp is None else timestamp) for value in values]
+        `key`, `timestamp` (ms) and `headers`: of the records, where they are not the topic's, the clock's and none."""
+        at = self.now if timestamp is None else timestamp
+        todo = [self._record(topic, value, key, at, headers) for value in values]
         if isinstance(self.stage, EffectStage):
             return [
                 o for record, value in todo for o in await self._effect(self.stage, record, value, possible_duplicate)
@@ -138,11 +140,13 @@ class Scripted:
         codec = self._codecs[output.topic]
         return output._replace(value=codec.decode(codec.encode(output.value)))
 
-    def _record(self, topic: Topic[Any], value: Any, key: bytes | None, at: int) -> tuple[ScriptedRecord, Any]:
+    def _record(
+        self, topic: Topic[Any], value: Any, key: bytes | None, at: int, headers: tuple[tuple[str, bytes], ...]
+    ) -> tuple[ScriptedRecord, Any]:
         self._offset += 1
         raw = self._codecs[topic].encode(value)
         key = topic.key(value).encode() if key is None else key
-        record = ScriptedRecord(topic.name, self.partition, self._offset, at, key, raw)
+        record = ScriptedRecord(topic.name, self.partition, self._offset, at, key, raw, headers)
         return record, self._codecs[topic].decode(raw)
 
     def _dead(self, record: ScriptedRecord, error: Exception) -> None:

@@ -80,15 +80,17 @@ class BrokerDied(BrokerUnavailable):
     """The broker process ended while we waited for it; the text carries the end of its log."""
 
 
-def jars(folder: Path = STATE) -> Path:
-    """Folder of the broker's jars below `folder`; Maven fills it on first use (45 jars, 43 MB)."""
-    home = folder / f"kafka-{VERSION}"
+def jars(
+    folder: Path = STATE, name: str = "kafka", dependencies: Sequence[tuple[str, str, str]] = DEPENDENCIES
+) -> Path:
+    """Folder of the broker's jars below `folder`, or of others; Maven fills it on first use (45 jars, 43 MB)."""
+    home = folder / f"{name}-{VERSION}"
     libs = home / "libs"
     if not (home / "complete").exists():
         if shutil.which("mvn") is None:
             raise FileNotFoundError("Maven (mvn) is missing: install the package maven, or run `make setup`")
         home.mkdir(parents=True, exist_ok=True)
-        (home / "pom.xml").write_text(POM.format("\n".join(DEPENDENCY.format(*d) for d in DEPENDENCIES)), "utf-8")
+        (home / "pom.xml").write_text(POM.format("\n".join(DEPENDENCY.format(*d) for d in dependencies)), "utf-8")
         subprocess.run(
             ["mvn", "-q", "-B", "-Dstyle.color=never", "dependency:copy-dependencies", f"-DoutputDirectory={libs}"],
             cwd=home,

@@ -40,6 +40,7 @@ from topics.catalogue import (
     VALIDATED,
     Output,
     Topic,
+    origin,
     place_of,
 )
 from topics.letters import LetterError
@@ -101,8 +102,10 @@ class Discard:
         if check_limits(submission):
             submission = intake.told_once(submission)  # as ingest
         place = place_of(topic.name, letter["partition"], letter["offset"])
+        headers = [(header["name"], header["value"]) for header in letter["headers"]]
         try:
-            messages = intake.messages(submission, None, letter["timestamp"], place, self.expires_ms)
+            known = origin(headers, place, letter["timestamp"])
+            messages = intake.messages(submission, None, known.at, known.place, self.expires_ms)
         except ValueError as error:
             raise LetterError(f"the ids of its messages cannot be computed: {error}") from error
         outputs = []

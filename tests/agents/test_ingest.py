@@ -12,7 +12,7 @@ from agents.ingest import stage
 from postroad import mime
 from postroad.content import ContentUnavailable
 from postroad.ids import header_id
-from topics.catalogue import ACCEPTED, BROADCASTS, CANCELLATIONS, DECISIONS, SCHEDULED, SUBMISSIONS
+from topics.catalogue import ACCEPTED, BROADCASTS, CANCELLATIONS, DECISIONS, ORIGIN, SCHEDULED, SUBMISSIONS
 from topics.stage import Hold
 from topics.testing import Scripted
 
@@ -56,6 +56,22 @@ async def test_a_replay_has_the_same_ids_and_another_record_has_others(services)
     assert ids[0] == ids[1]
     accepted, rejected = said(await first.feed(SUBMISSIONS, submission()))
     assert rejected["message"]["message_id"] == accepted["message_id"] != ids[0], "the repeat has an end of its own"
+
+
+async def test_a_submission_of_a_lost_region_keeps_its_ids_and_may_have_been_sent(services):
+    there, here = Scripted(stage, services, NOW), Scripted(stage, services, NOW + 60_000)
+    (first,) = values(await there.feed(SUBMISSIONS, submission()), ACCEPTED)
+    await here.feed(SUBMISSIONS, submission(submission_id="other"))
+    came = ((ORIGIN, f"{NOW} 0:0 again".encode()),)
+    (again,) = values(await here.feed(SUBMISSIONS, submission(), headers=came), ACCEPTED)
+    assert (again["message_id"], again["accepted_at"]) == (first["message_id"], NOW)
+    assert (first["possible_duplicate"], again["possible_duplicate"]) == (False, True)
+    known = ((ORIGIN, f"{NOW} 0:7 known".encode()),)
+    assert await here.feed(SUBMISSIONS, submission(submission_id="second"), headers=known) == [], (
+        "its messages are here"
+    )
+    await here.feed(SUBMISSIONS, submission(submission_id="third"), headers=((ORIGIN, b"no time"),))
+    assert len(here.dead_letters) == 1
 
 
 async def test_listed_in_one_shared_content_or_alone_in_a_copy(runner, services):

@@ -1,12 +1,11 @@
 """Two releases side by side in the same consumer groups, forward and back: docs/decisions/0008-rolling-upgrade.md.
 
-The newer release is a copy of this one with a field more in Message, in each packed value and in each JSON value of a table.
+The newer release is that of loadtest/drills/release.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import avro
+from loadtest.drills.release import add_campaign, newer_release
 from loadtest.engine.harness import read_raw
 from topics.catalogue import DEAD_LETTERS, EVENTS, OUTBOUND, SCHEMAS, VALIDATED
 from topics.codec import Codec
@@ -27,44 +27,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(180)
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("agents", "analytics", "avro", "deploy", "postroad", "tables", "topics")
 STAGES = ("ingest", "validate", "score", "suppress", "route", "send", "classify", "schedule")
 ENDS = {"delivered", "bounced", "dropped", "rejected", "expired", "cancelled"}
-CAMPAIGN = {"name": "campaign", "type": "string", "doc": "What it belongs to.", "default": ""}
-CHANGES = {
-    "agents/validate.py": [("    yield VALIDATED.send(message)", '    message["campaign"] = "spring"\n    yield VALIDATED.send(message)')],
-    "tables/deliveries.py": [("    delivered: bool\n", "    delivered: bool\n    tries: int = 7\n"), ('">i?"', '">i?i"')],
-    "tables/due.py": [("    cleared: bool = False\n", "    cleared: bool = False\n    rank: int = 7\n"), ('">iq?"', '">iq?i"')],
-    "tables/ended.py": [('FIELDS = ("message_id",', 'FIELDS = ("message_id", "campaign",')],
-    "tables/values.py": [("return json.dumps(value,", 'return json.dumps({**value, "newer": [1]},')],
-}  # fmt: skip
-
-
-def newer_release(folder: Path) -> Path:
-    """A checkout of the release after this one."""
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, folder / package)
-    for file, replacements in CHANGES.items():
-        text = (folder / file).read_text("utf-8")
-        for old, new in replacements:
-            assert text.count(old) == 1, f"{file} has changed: {old!r}"
-            text = text.replace(old, new)
-        (folder / file).write_text(text, "utf-8")
-    for name in avro.names():
-        schema = avro.load(name)
-        add_campaign(schema)
-        (folder / "avro" / f"{name}.avsc").write_text(avro.json.dumps(schema), "utf-8")
-    run = [sys.executable, "-P", "-m", "avro.generate"]
-    subprocess.run(run, check=True, env={"PYTHONPATH": str(folder)}, cwd=folder)
-    assert "campaign" in (folder / "avro" / "records.py").read_text("utf-8")
-    return folder
-
-
-def add_campaign(schema: Any) -> None:
-    for node in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
-        add_campaign(node)
-    if isinstance(schema, dict) and schema.get("name") == "Message" and "fields" in schema:
-        schema["fields"].append(CAMPAIGN)
 
 
 class Mail:
