@@ -1,0 +1,70 @@
+"""Writes Avro submissions to Kafka: `python -m loadtest.peers.source BOOTSTRAP RUN COUNT BYTES TENANTS DOMAIN...`.
+
+Everything is encoded first; it says `ready`, waits for a line and writes them all, RATE a second if that is in the environment. Then
+one line of JSON: when Kafka had each of them (ms), and how long (ms) each waited for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+
+from avro.records import Submission
+from topics.catalogue import SUBMISSIONS
+from topics.client import Client
+from topics.installation import Installation
+
+AT_ONCE = 400
+LINE = "The quick brown fox jumps over the lazy dog.\n"
+
+
+def submission(run: str, number: int, size: int, tenants: int, domain: str) -> Submission:
+    """A mail with `size` bytes of text, as smtp-source -l counts them."""
+    tenant = f"t{number % tenants}"
+    return {
+        "tenant": tenant, "submission_id": f"{run}-{number}", "sender": {"address": f"news@{tenant}.example"},
+        "recipients": [{"address": f"reader{number}@{domain}"}], "subject": f"Bench {number}",
+        "text": (LINE * (size // len(LINE) + 1))[:size],
+    }  # fmt: skip
+
+
+async def main(bootstrap: str, run: str, count: str, size: str, tenants: str, *domains: str) -> None:
+    """See the module."""
+    rate = float(os.environ.get("RATE", "0"))
+    waits, places = [], []
+    async with Client(Installation(bootstrap)) as client:
+        codec = await client.codec(SUBMISSIONS)
+        records = []
+        for number in range(int(count)):
+            output = SUBMISSIONS.send(submission(run, number, int(size), int(tenants), domains[number % len(domains)]))
+            records.append((output.key, codec.encode(output.value)))
+        print("ready", flush=True)
+        if not await asyncio.to_thread(sys.stdin.readline):
+            return
+        began = time.monotonic()
+
+        async def write(number: int) -> None:
+            key, value = records[number]
+            started = time.monotonic()
+            place = await client.send_raw(SUBMISSIONS, key, value)
+            waits.append(round((time.monotonic() - started) * 1000, 1))
+            places.append(place.timestamp)
+
+        if not rate:
+            for start in range(0, len(records), AT_ONCE):
+                await asyncio.gather(*map(write, range(start, min(start + AT_ONCE, len(records)))))
+        else:
+            tasks: list[asyncio.Task[None]] = []
+            while len(tasks) < len(records):
+                due = min(len(records), int((time.monotonic() - began) * rate) + 1)
+                tasks += [asyncio.create_task(write(number)) for number in range(len(tasks), due)]
+                await asyncio.sleep(0.005)
+            await asyncio.gather(*tasks)
+    print(json.dumps({"at": places, "waits": waits}), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
