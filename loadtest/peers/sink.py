@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import threading
 import time
@@ -14,6 +15,8 @@ from deploy.local import child
 from loadtest.delivery.debian import unpack
 
 BACKLOG = "1000"
+USER = ["-u", "nobody"]  # it refuses to be root, which the jail of Postfix wants
+START_S = 5.0
 LOOK_S = 0.05  # the sink writes a line for each message: read by the heap, so that reading costs little
 COUNTED = re.compile(rb"mesg=\s*(\d+)")
 ENVELOPE = re.compile(rb"(?:X-(?:Client|Helo|Mail|Rcpt)-[^\n]*\n)*")  # what the sink puts on top of a message that it keeps
@@ -32,8 +35,9 @@ class Sink:
     def __init__(self, address: str, port: int, log: Path):
         self.messages, self.last = 0, 0.0
         with log.open("ab") as errors:
-            self.process = subprocess.Popen([*tool("smtp-sink"), "-c", f"{address}:{port}", BACKLOG],
+            self.process = subprocess.Popen([*tool("smtp-sink"), *USER, "-c", f"{address}:{port}", BACKLOG],
                                             stdout=subprocess.PIPE, stderr=errors)  # fmt: skip
+        _listens(self.process, address, port, log)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -70,9 +74,12 @@ class Keeper:
     def __init__(self, address: str, port: int, folder: Path):
         self._folder = folder
         folder.mkdir(parents=True)
+        folder.chmod(0o777)
+        log = folder.with_suffix(".log")
         self.process = child.spawn(
-            [*tool("smtp-sink"), "-d", f"{folder}/", f"{address}:{port}", BACKLOG], folder.with_suffix(".log")
+            [*tool("smtp-sink"), *USER, "-d", f"{folder}/", f"{address}:{port}", BACKLOG], log
         )
+        _listens(self.process, address, port, log)
 
     def wait(self, count: int, timeout_s: float) -> bool:
         """Whether so many came in time."""
@@ -93,6 +100,19 @@ class Keeper:
     def stop(self) -> None:
         """End it."""
         child.stop(self.process, 1.0)
+
+
+def _listens(process: subprocess.Popen[bytes], address: str, port: int, log: Path) -> None:
+    """Return when it does. Raises RuntimeError."""
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            socket.create_connection((address, port), 1.0).close()
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"smtp-sink does not listen on {address}:{port}: {child.tail(log)}") from None
+        time.sleep(LOOK_S)
 
 
 def sent(kept: bytes) -> bytes:
