@@ -11,7 +11,6 @@ does not deliver each message once is an error. Last line RESULT with medians ov
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -19,14 +18,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-import dkim
-
 from deploy.local import ROOT, STATE
 from deploy.local.kafka import free_port
 from loadtest.bench_latency import finish
 from loadtest.delivery.debian import Unavailable
 from loadtest.demo.road import fresh, stop_on_signals
 from loadtest.measuring import busy_s, cpu_s, medians, ratio, rss_mib, significant
+from loadtest.mxfarm.signatures import Verifier
 from loadtest.peers.sink import Keeper, Sink
 from loadtest.peers.systems import KEEPER, SIGNED, SINK, SYSTEMS, Keys, Ours, System
 
@@ -58,6 +56,7 @@ class Bench:
 
     def __init__(self, folder: Path, keys: Keys):
         self.folder, self.keys, self.port = folder, keys, free_port()
+        self.verifier = Verifier(keys.records())
         self.sink = Sink(SINK, self.port, folder / "sink.log")
         self.keeper = Keeper(KEEPER, self.port, folder / "kept")
 
@@ -66,7 +65,9 @@ class Bench:
         self.sink.stop()
         self.keeper.stop()
 
-    def turns(self, kind: type[System], how: str, sizes: list[str], turn: int, share: float) -> dict[str, dict[str, float]]:
+    def turns(
+        self, kind: type[System], how: str, sizes: list[str], turn: int, share: float
+    ) -> dict[str, dict[str, float]]:
         """One system from start to end: figures by size."""
         found = {}
         with kind(self.folder / kind.name, self.keys, self.port, how) as system:
@@ -84,13 +85,11 @@ class Bench:
         if not self.keeper.wait(SAMPLE, STALLED_S):
             raise TurnError(f"{system.name}: the sample does not come")
         for message in self.keeper.take():
-            signatures = len(SIGNED[system.how])
-            verifier = dkim.DKIM(message)
-            headers = [name for name, _ in verifier.headers if name.lower() == b"dkim-signature"]
-            if len(headers) != signatures:
-                raise TurnError(f"{system.name}: {len(headers)} signatures, not {signatures}, in\n{message[:2000]!r}")
-            if not all(verifier.verify(index, dnsfunc=self.keys.record) for index in range(signatures)):
-                raise TurnError(f"{system.name}: a signature does not verify in\n{message[:2000]!r}")
+            results = self.verifier.verify(message)
+            if sorted(one.selector for one in results if one.valid) != sorted(SIGNED[system.how]) or len(
+                results
+            ) != len(SIGNED[system.how]):
+                raise TurnError(f"{system.name}: should be signed by {SIGNED[system.how]}, is by {results}")
 
     def bring(self, system: System, run: str, count: int, size: int) -> tuple[float, float]:
         """So many messages to the sink: when the source began, when the last was counted (monotonic)."""
@@ -98,7 +97,9 @@ class Bench:
         expected, began = self.sink.messages + count, time.monotonic()
         source.run()
         if not self.sink.wait(expected, STALLED_S):
-            raise TurnError(f"{system.name}: {expected - self.sink.messages:,} of {count:,} messages do not come ({run})")
+            raise TurnError(
+                f"{system.name}: {expected - self.sink.messages:,} of {count:,} messages do not come ({run})"
+            )
         return began, self.sink.last
 
     def measure(self, system: System, run: str, count: int, size: int) -> dict[str, float]:
@@ -154,7 +155,9 @@ def judge(ratios: dict[str, dict[str, float]]) -> dict[str, tuple[bool, str]]:
     return must
 
 
-def run(bench: Bench, cases: list[Case], kinds: list[type[System]], rounds: int, share: float) -> dict[str, dict[str, dict[str, float]]]:
+def run(
+    bench: Bench, cases: list[Case], kinds: list[type[System]], rounds: int, share: float
+) -> dict[str, dict[str, dict[str, float]]]:
     """Medians by case and system."""
     found: dict[str, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     missing: set[str] = set()
@@ -186,7 +189,9 @@ def main() -> int:
     parser.add_argument("--systems", default="", help=f"comma-separated, of {' '.join(SYSTEMS)}")
     parser.add_argument("--rounds", type=int, default=0)
     parser.add_argument("--share", type=float, default=1.0, help="of the messages")
-    parser.add_argument("--worker", action="append", default=[], help="stages of one worker process of ours; may be repeated")
+    parser.add_argument(
+        "--worker", action="append", default=[], help="stages of one worker process of ours; may be repeated"
+    )
     parser.add_argument("--report-only", action="store_true", help="exit 0 whatever the figures are")
     parser.add_argument("--folder", type=Path, default=STATE / "bench" / "peers", help="emptied first")
     options = parser.parse_args()
@@ -217,7 +222,9 @@ def main() -> int:
     ratios = compare(found)
     flat = {f"{case}.{name}": value for case, one in ratios.items() for name, value in one.items()}
     for case, systems in found.items():
-        print(f"{case}: " + "; ".join(f"{name} {one['per_s']:g}/s {one['cpu_ms']:g} ms" for name, one in systems.items()))
+        print(
+            f"{case}: " + "; ".join(f"{name} {one['per_s']:g}/s {one['cpu_ms']:g} ms" for name, one in systems.items())
+        )
         print(f"{case}: " + ", ".join(f"{name} {value:g}" for name, value in ratios[case].items()))
     figures = {f"{c}.{n}.{k}": v for c, systems in found.items() for n, one in systems.items() for k, v in one.items()}
     return finish({**figures, **flat}, judge(ratios), options.report_only)

@@ -66,7 +66,8 @@ class Relay:
             for _ in range(2):
                 try:
                     if client is None or not client.is_connected:
-                        client = aiosmtplib.SMTP(host, self._port, use_tls=False, start_tls=False, local_hostname="relay.test")
+                        client = aiosmtplib.SMTP(hostname=host, port=self._port, use_tls=False, start_tls=False,
+                                                 local_hostname="relay.test")  # fmt: skip
                         await client.connect()
                     await client.sendmail(envelope.mail_from, envelope.rcpt_tos, message)
                     return "250 2.0.0 passed on"

@@ -19,7 +19,9 @@ USER = ["-u", "nobody"]  # it refuses to be root, which the jail of Postfix want
 START_S = 5.0
 LOOK_S = 0.05  # the sink writes a line for each message: read by the heap, so that reading costs little
 COUNTED = re.compile(rb"mesg=\s*(\d+)")
-ENVELOPE = re.compile(rb"(?:X-(?:Client|Helo|Mail|Rcpt)-[^\n]*\n)*")  # what the sink puts on top of a message that it keeps
+ENVELOPE = re.compile(
+    rb"(?:X-(?:Client|Helo|Mail|Rcpt)-[^\n]*\n)*"
+)  # what the sink puts on top of a message that it keeps
 
 
 def tool(name: str) -> list[str]:
@@ -45,9 +47,8 @@ class Sink:
         assert self.process.stdout is not None
         rest = b""
         while data := os.read(self.process.stdout.fileno(), 1 << 16):
-            if found := COUNTED.findall(rest + data):
-                if (count := int(found[-1])) != self.messages:
-                    self.last, self.messages = time.monotonic(), count
+            if (found := COUNTED.findall(rest + data)) and (count := int(found[-1])) != self.messages:
+                self.last, self.messages = time.monotonic(), count
             rest = data[-64:]
             time.sleep(LOOK_S)
 
@@ -76,9 +77,7 @@ class Keeper:
         folder.mkdir(parents=True)
         folder.chmod(0o777)
         log = folder.with_suffix(".log")
-        self.process = child.spawn(
-            [*tool("smtp-sink"), *USER, "-d", f"{folder}/", f"{address}:{port}", BACKLOG], log
-        )
+        self.process = child.spawn([*tool("smtp-sink"), *USER, "-d", f"{folder}/", f"{address}:{port}", BACKLOG], log)
         _listens(self.process, address, port, log)
 
     def wait(self, count: int, timeout_s: float) -> bool:

@@ -44,7 +44,7 @@ class Keys:
     """DKIM keys for all systems: private ones as files FOLDER/SELECTOR.pem, public records by selector."""
 
     folder: Path
-    records: dict[str, str]
+    public: dict[str, str]
 
     @classmethod
     def make(cls, folder: Path) -> Keys:
@@ -57,9 +57,10 @@ class Keys:
             (folder / f"{selector}.pem").write_text(private, "ascii")
         return cls(folder, records)
 
-    def record(self, name: bytes, timeout: float = 5.0) -> bytes:
-        """What DNS says about SELECTOR._domainkey.DOMAIN, for dkimpy."""
-        return self.records[name.decode().partition("._domainkey.")[0]].encode()
+    def records(self) -> dict[str, str]:
+        """What DNS says of every domain that signs."""
+        domains = ["sender.example", *(f"t{n}.example" for n in range(TENANTS))]
+        return {f"{selector}._domainkey.{domain}": text for selector, text in self.public.items() for domain in domains}
 
 
 class Source:
@@ -73,7 +74,9 @@ class Source:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as errors:
-            return subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT)
+            return subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT
+            )
 
     def run(self) -> bytes:
         """Bring them all; returns what it says at its end. Raises RuntimeError."""
@@ -143,7 +146,18 @@ class System:
     def source(self, run: str, count: int, size: int, capture: bool = False) -> Source:
         """So many messages with `size` bytes of body, of smtp-source."""
         to = f"user@{CAPTURE if capture else 'dest.example'}"
-        options = ["-s", str(min(SESSIONS, count)), "-m", str(count), "-l", str(size), "-N", "-d", "-f", "news@sender.example"]
+        options = [
+            "-s",
+            str(min(SESSIONS, count)),
+            "-m",
+            str(count),
+            "-l",
+            str(size),
+            "-N",
+            "-d",
+            "-f",
+            "news@sender.example",
+        ]
         command = [*tool("smtp-source"), *options, "-t", to, f"127.0.0.1:{self.port}"]
         return Source(command, self.folder / "source.log", waits=False)
 
@@ -170,7 +184,11 @@ class Ours(System):
 
     def _tenants(self) -> Path:
         keys = [
-            {"selector": selector, "algorithm": KEYS[selector], "private_key_file": str(self.keys.folder / f"{selector}.pem")}
+            {
+                "selector": selector,
+                "algorithm": KEYS[selector],
+                "private_key_file": str(self.keys.folder / f"{selector}.pem"),
+            }
             for selector in SIGNED[self.how]
         ]
         tenants: list[dict[str, Any]] = [
@@ -198,7 +216,15 @@ class Ours(System):
     def source(self, run: str, count: int, size: int, capture: bool = False) -> Source:
         """Avro records, written as fast as Kafka takes them."""
         domains = [f"{CAPTURE}"] if capture else [f"d{n}.test" for n in range(SITES)]
-        command = [sys.executable, "-m", "loadtest.peers.source", self.road.installation.bootstrap, run, str(count), str(size)]
+        command = [
+            sys.executable,
+            "-m",
+            "loadtest.peers.source",
+            self.road.installation.bootstrap,
+            run,
+            str(count),
+            str(size),
+        ]
         return Source([*command, str(TENANTS), *domains], self.folder / "source.log", waits=True)
 
 
@@ -290,7 +316,9 @@ class Postfix(System):
         for selector in selectors:
             jail.write(f"etc/dkim/{selector}.pem", (self.keys.folder / f"{selector}.pem").read_text("ascii"))
             jail.write(f"etc/{selector}.conf", OPENDKIM.format(selector=selector, algorithm=KEYS[selector]))
-            before += f"\nopendkim -f -x /etc/{selector}.conf &\nwhile ! [ -S /run/{selector}.sock ]; do sleep 0.1; done"
+            before += (
+                f"\nopendkim -f -x /etc/{selector}.conf &\nwhile ! [ -S /run/{selector}.sock ]; do sleep 0.1; done"
+            )
         self.process = jail.run("postfix start-fg", self.log, before=before)
 
 
