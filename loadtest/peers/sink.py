@@ -15,7 +15,7 @@ from deploy.local import child
 from loadtest.delivery.debian import unpack
 
 BACKLOG = "1000"
-USER = ["-u", "nobody"]  # it refuses to be root, which the jail of Postfix wants
+OPTIONS = ["-u", "nobody", "-m", "1000"]  # not root, which the jail of Postfix wants; 256 connections by default, ours has ten a site
 START_S = 5.0
 LOOK_S = 0.05  # the sink writes a line for each message: read by the heap, so that reading costs little
 COUNTED = re.compile(rb"mesg=\s*(\d+)")
@@ -37,7 +37,7 @@ class Sink:
     def __init__(self, address: str, port: int, log: Path):
         self.messages, self.last = 0, 0.0
         with log.open("ab") as errors:
-            self.process = subprocess.Popen([*tool("smtp-sink"), *USER, "-c", f"{address}:{port}", BACKLOG],
+            self.process = subprocess.Popen([*tool("smtp-sink"), *OPTIONS, "-c", f"{address}:{port}", BACKLOG],
                                             stdout=subprocess.PIPE, stderr=errors)  # fmt: skip
         _listens(self.process, address, port, log)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -77,7 +77,7 @@ class Keeper:
         folder.mkdir(parents=True)
         folder.chmod(0o777)
         log = folder.with_suffix(".log")
-        self.process = child.spawn([*tool("smtp-sink"), *USER, "-d", f"{folder}/", f"{address}:{port}", BACKLOG], log)
+        self.process = child.spawn([*tool("smtp-sink"), *OPTIONS, "-d", f"{folder}/", f"{address}:{port}", BACKLOG], log)
         _listens(self.process, address, port, log)
 
     def wait(self, count: int, timeout_s: float) -> bool:
