@@ -65,7 +65,7 @@ bench-smoke: setup
 	@$(PY) -m loadtest.bench_smoke
 
 bench-spike: setup
-	@$(PY) -m loadtest.bench_spike
+	@$(PY) -m loadtest.bench_spike $(if $(SHORT),--short)
 
 bench-scale: setup
 	@$(PY) -m loadtest.bench_scale $(PARTS)
@@ -80,6 +80,7 @@ lock-bench: .local/stamps/python
 
 bench-latency: setup
 	@$(PY) -m loadtest.bench_latency
+	@$(PY) -m loadtest.bench_rates
 
 bench-capacity: setup
 	@$(PY) -m loadtest.bench_capacity

@@ -15,7 +15,12 @@ from deploy.local import child
 from loadtest.delivery.debian import unpack
 
 BACKLOG = "1000"
-OPTIONS = ["-u", "nobody", "-m", "1000"]  # not root, which the jail of Postfix wants; 256 connections by default, ours has ten a site
+OPTIONS = [
+    "-u",
+    "nobody",
+    "-m",
+    "1000",
+]  # not root, which the jail of Postfix wants; 256 connections by default, ours has ten a site
 START_S = 5.0
 LOOK_S = 0.05  # the sink writes a line for each message: read by the heap, so that reading costs little
 COUNTED = re.compile(rb"mesg=\s*(\d+)")
@@ -77,7 +82,9 @@ class Keeper:
         folder.mkdir(parents=True)
         folder.chmod(0o777)
         log = folder.with_suffix(".log")
-        self.process = child.spawn([*tool("smtp-sink"), *OPTIONS, "-d", f"{folder}/", f"{address}:{port}", BACKLOG], log)
+        self.process = child.spawn(
+            [*tool("smtp-sink"), *OPTIONS, "-d", f"{folder}/", f"{address}:{port}", BACKLOG], log
+        )
         _listens(self.process, address, port, log)
 
     def wait(self, count: int, timeout_s: float) -> bool:

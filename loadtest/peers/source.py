@@ -1,7 +1,8 @@
 """Writes Avro submissions to Kafka: `python -m loadtest.peers.source BOOTSTRAP RUN COUNT BYTES TENANTS DOMAIN...`.
 
 Everything is encoded first; it says `ready`, waits for a line and writes them all, RATE a second if that is in the environment. Then
-one line of JSON: when Kafka had each of them (ms), and how long (ms) each waited for that.
+one line of JSON, in the order of their numbers: when Kafka had each of them (ms), and how long (ms) each waited for that. STREAM in the
+environment: of the messages; broadcasts go to the topic of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import time
 
 from avro.records import Submission
-from topics.catalogue import SUBMISSIONS
+from topics.catalogue import BROADCASTS, SUBMISSIONS
 from topics.client import Client
 from topics.installation import Installation
 
@@ -25,8 +26,8 @@ def submission(run: str, number: int, size: int, tenants: int, domain: str) -> S
     """A mail with `size` bytes of text, as smtp-source -l counts them."""
     tenant = f"t{number % tenants}"
     return {
-        "tenant": tenant, "submission_id": f"{run}-{number}", "sender": {"address": f"news@{tenant}.example"},
-        "recipients": [{"address": f"reader{number}@{domain}"}], "subject": f"Bench {number}",
+        "stream": "broadcast" if os.environ.get("STREAM") == "broadcast" else "transactional", "tenant": tenant, "submission_id": f"{run}-{number}", "sender": {"address": f"news@{tenant}.example"},
+        "recipients": [{"address": f"{run}.{number}@{domain}"}], "subject": f"Bench {number}",
         "text": (LINE * (size // len(LINE) + 1))[:size],
     }  # fmt: skip
 
@@ -34,12 +35,13 @@ def submission(run: str, number: int, size: int, tenants: int, domain: str) -> S
 async def main(bootstrap: str, run: str, count: str, size: str, tenants: str, *domains: str) -> None:
     """See the module."""
     rate = float(os.environ.get("RATE", "0"))
-    waits, places = [], []
+    topic = BROADCASTS if os.environ.get("STREAM") == "broadcast" else SUBMISSIONS
+    waits, places = [0.0] * int(count), [0] * int(count)
     async with Client(Installation(bootstrap)) as client:
-        codec = await client.codec(SUBMISSIONS)
+        codec = await client.codec(topic)
         records = []
         for number in range(int(count)):
-            output = SUBMISSIONS.send(submission(run, number, int(size), int(tenants), domains[number % len(domains)]))
+            output = topic.send(submission(run, number, int(size), int(tenants), domains[number % len(domains)]))
             records.append((output.key, codec.encode(output.value)))
         print("ready", flush=True)
         if not await asyncio.to_thread(sys.stdin.readline):
@@ -49,9 +51,9 @@ async def main(bootstrap: str, run: str, count: str, size: str, tenants: str, *d
         async def write(number: int) -> None:
             key, value = records[number]
             started = time.monotonic()
-            place = await client.send_raw(SUBMISSIONS, key, value)
-            waits.append(round((time.monotonic() - started) * 1000, 1))
-            places.append(place.timestamp)
+            place = await client.send_raw(topic, key, value)
+            waits[number] = round((time.monotonic() - started) * 1000, 1)
+            places[number] = place.timestamp
 
         if not rate:
             for start in range(0, len(records), AT_ONCE):

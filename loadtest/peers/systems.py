@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -64,27 +64,42 @@ class Keys:
 
 
 class Source:
-    """A process that brings messages in, ready to begin at once."""
+    """A process that brings messages in. `waits`: it prepares itself first, says `ready`, and begins when it is told."""
 
-    def __init__(self, command: Sequence[str], log: Path, waits: bool):
-        self._command, self._log, self._waits = command, log, waits
+    def __init__(self, command: Sequence[str], log: Path, waits: bool, environment: Mapping[str, str] | None = None):
+        self._command, self._log = command, log
+        self._environment = {**os.environ, **(environment or {})}
         self._process = self._spawn() if waits else None
         if self._process and (self._process.stdout is None or self._process.stdout.readline() != b"ready\n"):
             raise RuntimeError(f"the source is not ready:\n{child.tail(log)}")
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as errors:
-            return subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT
+            return subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT,
+                                    env=self._environment)  # fmt: skip
+
+    def begin(self) -> None:
+        """Go; returns at once."""
+        if self._process is None:
+            self._process = self._spawn()
+        elif self._process.stdin is not None:
+            self._process.stdin.write(b"go\n")
+            self._process.stdin.flush()
+
+    def end(self) -> bytes:
+        """Wait for its end; returns what it says. Raises RuntimeError."""
+        assert self._process is not None
+        said, _ = self._process.communicate()
+        if self._process.returncode:
+            raise RuntimeError(
+                f"{self._command[0]} ended with status {self._process.returncode}:\n{child.tail(self._log)}"
             )
+        return said
 
     def run(self) -> bytes:
-        """Bring them all; returns what it says at its end. Raises RuntimeError."""
-        process = self._process or self._spawn()
-        said, _ = process.communicate(b"go\n" if self._waits else None)
-        if process.returncode:
-            raise RuntimeError(f"{self._command[0]} ended with status {process.returncode}:\n{child.tail(self._log)}")
-        return said
+        """Both."""
+        self.begin()
+        return self.end()
 
 
 class System:
