@@ -55,7 +55,7 @@ class Load:
         tenants: int = TENANTS,
     ):  # fmt: skip
         self.run, self.count = run, count
-        self._domains = [f"d{n}.test" for n in range(sites)]
+        self._sites = sites
         command = [
             sys.executable,
             "-m",
@@ -78,7 +78,7 @@ class Load:
         """Wait until all are written. Raises RuntimeError."""
         said = json.loads(self._source.end())
         self.waits = said["waits"]
-        self.at = {f"{self.run}.{n}@{self._domains[n % len(self._domains)]}": at for n, at in enumerate(said["at"])}
+        self.at = {f"{self.run}.{n}@d{n % self._sites}.test": at for n, at in enumerate(said["at"])}
 
 
 def wait(road: Road, mails: int, stalled_s: float = STALLED_S) -> None:

@@ -118,9 +118,9 @@ class Bench:
             "others_cores": round(max(0.0, elsewhere) / seconds, 2),
         }  # fmt: skip
 
-    def rest(self, system: System) -> None:
+    def rest(self, system: System, most_s: float = REST_MAX_S) -> None:
         """Return when the system has come to rest: what it does after the last message belongs to the messages."""
-        deadline = time.monotonic() + REST_MAX_S
+        deadline = time.monotonic() + most_s
         used = cpu_s(system.roots)
         while time.monotonic() < deadline:
             time.sleep(REST_S)

@@ -1,8 +1,8 @@
-"""Writes Avro submissions to Kafka: `python -m loadtest.peers.source BOOTSTRAP RUN COUNT BYTES TENANTS DOMAIN...`.
+"""Writes Avro submissions to Kafka: `python -m loadtest.peers.source BOOTSTRAP RUN COUNT BYTES TENANTS SITES DOMAIN`.
 
-Everything is encoded first; it says `ready`, waits for a line and writes them all, RATE a second if that is in the environment. Then
+DOMAIN has {} where the number of a site goes. Everything is encoded first; it says `ready`, waits for a line and writes them all, RATE a second if that is in the environment. Then
 one line of JSON, in the order of their numbers: when Kafka had each of them (ms), and how long (ms) each waited for that. STREAM in the
-environment: of the messages; broadcasts go to the topic of their own.
+environment: of the messages; RECIPIENTS: of each submission, to one site after another; broadcasts go to the topic of their own.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ AT_ONCE = 400
 LINE = "The quick brown fox jumps over the lazy dog.\n"
 
 
-def submission(run: str, number: int, size: int, tenants: int, domain: str) -> Submission:
-    """A mail with `size` bytes of text, as smtp-source -l counts them."""
-    tenant = f"t{number % tenants}"
+def submission(run: str, number: int, size: int, tenants: int, sites: int, domain: str) -> Submission:
+    """A mail with `size` bytes of text, as smtp-source -l counts them. Its recipients are RUN.NUMBER@, numbered through all."""
+    tenant, each = f"t{number % tenants}", int(os.environ.get("RECIPIENTS", "1"))
     return {
-        "stream": "broadcast" if os.environ.get("STREAM") == "broadcast" else "transactional", "tenant": tenant, "submission_id": f"{run}-{number}", "sender": {"address": f"news@{tenant}.example"},
-        "recipients": [{"address": f"{run}.{number}@{domain}"}], "subject": f"Bench {number}",
-        "text": (LINE * (size // len(LINE) + 1))[:size],
+        "stream": "broadcast" if os.environ.get("STREAM") == "broadcast" else "transactional", "tenant": tenant,
+        "submission_id": f"{run}-{number}", "sender": {"address": f"news@{tenant}.example"},
+        "recipients": [
+            {"address": f"{run}.{n}@{domain.format(n % sites)}"} for n in range(number * each, (number + 1) * each)
+        ],
+        "subject": f"Bench {number}", "text": (LINE * (size // len(LINE) + 1))[:size],
     }  # fmt: skip
 
 
-async def main(bootstrap: str, run: str, count: str, size: str, tenants: str, *domains: str) -> None:
+async def main(bootstrap: str, run: str, count: str, size: str, tenants: str, sites: str, domain: str) -> None:
     """See the module."""
     rate = float(os.environ.get("RATE", "0"))
     topic = BROADCASTS if os.environ.get("STREAM") == "broadcast" else SUBMISSIONS
@@ -41,7 +44,7 @@ async def main(bootstrap: str, run: str, count: str, size: str, tenants: str, *d
         codec = await client.codec(topic)
         records = []
         for number in range(int(count)):
-            output = topic.send(submission(run, number, int(size), int(tenants), domains[number % len(domains)]))
+            output = topic.send(submission(run, number, int(size), int(tenants), int(sites), domain))
             records.append((output.key, codec.encode(output.value)))
         print("ready", flush=True)
         if not await asyncio.to_thread(sys.stdin.readline):

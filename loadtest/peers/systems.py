@@ -6,6 +6,7 @@ others descend, and `source`, which brings it so many messages. Mail for capture
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,14 +15,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import yaml
-
-from avro.records import DkimAlgorithm
+from avro.records import DkimAlgorithm, DkimKey, Tenant
 from deploy.local import ROOT, STATE, child
 from deploy.local.kafka import free_port
 from loadtest.delivery.debian import Jail, Unavailable, unpack
@@ -29,6 +29,9 @@ from loadtest.demo.road import Road
 from loadtest.mxfarm import Farm, Host, Site
 from loadtest.peers.sink import tool
 from postroad.dkim import generate
+from topics.catalogue import TENANTS as TENANT
+from topics.catalogue import Output
+from topics.client import Client
 
 SINK, KEEPER, CAPTURE = "127.0.0.1", "127.0.0.2", "capture.test"
 KEYS: dict[str, DkimAlgorithm] = {"r1": "rsa", "e1": "ed25519"}  # by selector
@@ -36,6 +39,7 @@ SIGNED = {"none": (), "rsa": ("r1",), "both": ("r1", "e1")}  # selectors
 SESSIONS = 20  # of smtp-source at a time, each kept for all of its messages
 TENANTS, SITES = 4, 40  # of ours: neither a tenant nor a site's rate (100 a second) must be what is measured
 START_S, NPM_S = 60.0, 300.0
+AT_ONCE = 500  # records that Kafka is given together
 HARAKA = STATE / "bench" / "haraka"
 
 
@@ -184,10 +188,11 @@ class Ours(System):
     durability = "acks=all, one broker, no fsync per message (Kafka's default)"
     signs = ("none", "rsa", "both")
     workers: tuple[str, ...] = ()  # as `postroad up --worker` takes them
+    sites, tenants, recipients = SITES, TENANTS, 1  # recipients of each submission
 
     def start(self) -> None:
         """The name server of a farm without receivers, `postroad up` and its tenants."""
-        hosts = {f"d{n}": SINK for n in range(SITES)} | {"capture": KEEPER}
+        hosts = {f"d{n}": SINK for n in range(self.sites)} | {"capture": KEEPER}
         sites = [
             Site(name, (Host(f"mx.{name}.test", address, listens=False),), (f"{name}.test",))
             for name, address in hosts.items()
@@ -195,24 +200,26 @@ class Ours(System):
         self.farm = Farm.start(self.folder / "farm", smtp_port=self.sink_port, sites=sites)
         self.road = Road(self.folder / "road", farm=self.farm, workers=self.workers)
         self.road.__enter__()
-        self.road.cli("tenants", "apply", str(self._tenants()))
+        asyncio.run(self.write(map(TENANT.send, self._tenants())))
 
-    def _tenants(self) -> Path:
-        keys = [
+    def _tenants(self) -> Iterator[Tenant]:
+        keys: list[DkimKey] = [
             {
                 "selector": selector,
                 "algorithm": KEYS[selector],
-                "private_key_file": str(self.keys.folder / f"{selector}.pem"),
+                "private_key": (self.keys.folder / f"{selector}.pem").read_text("ascii"),
             }
             for selector in SIGNED[self.how]
         ]
-        tenants: list[dict[str, Any]] = [
-            {"tenant": f"t{n}", "name": f"Tenant {n}", "domains": [{"domain": f"t{n}.example", **({"dkim": keys} if keys else {})}]}
-            for n in range(TENANTS)
-        ]  # fmt: skip
-        path = self.folder / "tenants.yaml"
-        path.write_text(yaml.safe_dump(tenants), "utf-8")
-        return path
+        for n in range(self.tenants):
+            yield {"tenant": f"t{n}", "name": f"Tenant {n}", "domains": [{"domain": f"t{n}.example", "dkim": keys}]}
+
+    async def write(self, outputs: Iterable[Output]) -> None:
+        """Records of other topics, in front of a measurement."""
+        rest = iter(outputs)
+        async with Client(self.road.installation) as client:
+            while batch := list(islice(rest, AT_ONCE)):
+                await asyncio.gather(*map(client.send, batch))
 
     def wait_open(self) -> None:
         """Road has waited."""
@@ -229,18 +236,20 @@ class Ours(System):
         return [self.road.pid]
 
     def source(self, run: str, count: int, size: int, capture: bool = False) -> Source:
-        """Avro records, written as fast as Kafka takes them."""
-        domains = [f"{CAPTURE}"] if capture else [f"d{n}.test" for n in range(SITES)]
+        """Avro records, written as fast as Kafka takes them; `count` messages in as many submissions as it takes."""
+        domains, sites = (CAPTURE, 1) if capture else ("d{}.test", self.sites)
+        submissions, recipients = (count, 1) if capture else (count // self.recipients, self.recipients)
         command = [
             sys.executable,
             "-m",
             "loadtest.peers.source",
             self.road.installation.bootstrap,
             run,
-            str(count),
+            str(submissions),
             str(size),
         ]
-        return Source([*command, str(TENANTS), *domains], self.folder / "source.log", waits=True)
+        return Source([*command, str(self.tenants), str(sites), domains], self.folder / "source.log", waits=True,
+                      environment={"RECIPIENTS": str(recipients)})  # fmt: skip
 
 
 POSTFIX = """
