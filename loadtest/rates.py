@@ -65,7 +65,7 @@ class Load:
             str(count),
             str(size),
         ]
-        self._source = Source([*command, str(tenants), *self._domains], road.folder / "source.log", waits=True,
+        self._source = Source([*command, str(tenants), str(sites), "d{}.test"], road.folder / "source.log", waits=True,
                               environment={"RATE": str(rate), "STREAM": stream})  # fmt: skip
         self.at: dict[str, int] = {}  # by recipient: when Kafka had the submission
         self.waits: list[float] = []  # ms that each waited for Kafka's word: accepted
