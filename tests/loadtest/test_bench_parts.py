@@ -23,7 +23,10 @@ def test_ratios_are_of_ours_to_each_other_in_the_same_case():
 
 def test_limits_hold_where_they_are_set():
     assert all(kept for kept, _ in judge(compare(FOUND)).values())
-    slower = {"2k-rsa": {"rate_ratio_postfix": 2.99, "cpu_ratio_postfix": 0.32}, "50k-both": {"rate_ratio_postfix": 0.1}}
+    slower = {
+        "2k-rsa": {"rate_ratio_postfix": 2.99, "cpu_ratio_postfix": 0.32},
+        "50k-both": {"rate_ratio_postfix": 0.1},
+    }
     assert {name: kept for name, (kept, _) in judge(slower).items()} == {
         "2k-rsa.rate_ratio_postfix": False,
         "2k-rsa.cpu_ratio_postfix": False,
