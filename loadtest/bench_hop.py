@@ -1,6 +1,6 @@
 """CPU per record of one hop: our stage, quixstreams, bytewax, stock Faust, a bare aiokafka loop; same records and broker, in turns.
 
-    python -m loadtest.bench_hop [--quick] [--report-only] [--only pure,bare]
+    python -m loadtest.bench_hop [--quick] [--rounds 5] [--report-only] [--only pure,bare]
 
 quixstreams and bytewax run in a venv of their own (make bench-venv), with librdkafka as their client.
 
@@ -95,6 +95,7 @@ def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one round")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--report-only", action="store_true", help="exit 0 whatever the figures are")
     parser.add_argument("--only", help="kinds of worker, comma-separated: to look at one")
     options = parser.parse_args()
@@ -104,7 +105,7 @@ def main() -> int:
         parser.error(
             f"{PYTHON} is missing, which runs quixstreams and bytewax: make bench-venv, or --only pure,bare,stock,effect"
         )
-    found = rounds(kinds, 1 if options.quick else 5)
+    found = rounds(kinds, 1 if options.quick else options.rounds)
     result = {f"{'hop' if which == 'pure' else which}_us": round(median(values), 1) for which, values in found.items()}
     if "pure" in kinds:
         result |= {
