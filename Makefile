@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 
-.PHONY: help setup demo test check send up bench-hop bench-latency bench-capacity bench-recovery bench-judgement bench-analytics restart-drill drill-scale image-steps \
+.PHONY: help setup demo test check send up bench-hop bench-peers bench-smoke bench-spike bench-scale bench-venv lock-bench bench-latency bench-capacity bench-recovery bench-judgement bench-analytics restart-drill drill-scale image-steps \
   drill drill-restore drill-upgrade drill-region \
   chaos chaos-short chaos-setup check-delivery check-delivery-short delivery-setup check-analytics check-analytics-short check-doors check-doors-short fuzz lock clean
 
@@ -16,8 +16,10 @@ help:
 	@echo 'make up           the stack in the foreground, until Ctrl-C'
 	@echo 'make send FILE=mail.eml TO=a@b TENANT=t   one mail through the running stack'
 	@echo 'make check        ruff, mypy --strict, layers'
-	@echo 'make bench-hop    CPU of one hop beside stock Faust and the bare client'
-	@echo 'make bench-latency, bench-capacity   one mail alone; as many as go'
+	@echo 'make bench-peers [SHORT=1] [CASES=2k-rsa]   messages a second and CPU beside Postfix with OpenDKIM, Haraka, a plain relay'
+	@echo 'make bench-hop    CPU of one hop beside quixstreams, bytewax, stock Faust and the bare client; bench-smoke: a guard, for CI'
+	@echo 'make bench-latency, bench-capacity   one mail alone and at rates; as many as go'
+	@echo 'make bench-spike, bench-scale [PARTS="tenants size"]   ten times what it can; cost per message as things grow'
 	@echo 'make bench-recovery   a million keys after the loss of RocksDB, and after a kill'
 	@echo 'make bench-judgement [WRONG=1]   bounces, replies and complaints judged, beside flufl.bounce; what was wrong'
 	@echo 'make bench-analytics [EVENTS=20000000]   every named query timed on ClickHouse 18.16 and on chdb'
@@ -54,11 +56,33 @@ send: setup
 up: setup
 	@exec $(PY) -m postroad up
 
-bench-hop: setup
+bench-peers: setup
+	@deploy/local/system.sh peers .local/delivery/debian
+	@$(PY) -m loadtest.peers $(if $(SHORT),--short) $(if $(CASES),--cases $(CASES)) $(if $(SYSTEMS),--systems $(SYSTEMS))
+
+bench-hop: setup .local/stamps/bench-venv
 	@$(PY) -m loadtest.bench_hop
+
+bench-smoke: setup
+	@$(PY) -m loadtest.bench_smoke
+
+bench-spike: setup
+	@$(PY) -m loadtest.bench_spike $(if $(SHORT),--short)
+
+bench-scale: setup
+	@$(PY) -m loadtest.bench_scale $(PARTS)
+
+bench-venv: .local/stamps/bench-venv
+	@:
+
+lock-bench: .local/stamps/python
+	@$(PY) -m pip install --quiet pip-tools
+	@$(PY) -m piptools compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
+	  --output-file loadtest/peers/requirements.lock loadtest/peers/requirements.in
 
 bench-latency: setup
 	@$(PY) -m loadtest.bench_latency
+	@$(PY) -m loadtest.bench_rates
 
 bench-capacity: setup
 	@$(PY) -m loadtest.bench_capacity
@@ -170,6 +194,12 @@ export FILE TO TENANT
 	@[ -x $(PY) ] || "$(PYTHON)" -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.local/stamps/bench-venv: loadtest/peers/requirements.lock .local/stamps/python
+	@echo 'quixstreams and bytewax into .local/bench/venv (once)'
+	@[ -x .local/bench/venv/bin/python ] || $(PY) -m venv .local/bench/venv
+	@.local/bench/venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r loadtest/peers/requirements.lock
 	@touch $@
 
 .local/stamps/jars: deploy/local/kafka.py .local/stamps/python

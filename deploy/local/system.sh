@@ -4,6 +4,7 @@
 #   system.sh test PYTHON   clickhouse-server, for the tests over the native protocol; chromium and poppler-utils, for those that look at
 #                           the report (without them they are skipped)
 #   system.sh chaos         Go 1.23, which builds toxiproxy, and clickhouse-server: for `make chaos`
+#   system.sh peers FOLDER   Postfix and OpenDKIM, unpacked likewise, which `make bench-peers` measures beside
 #   system.sh go FOLDER     helm and docker-compose, built by Go into FOLDER, for the tests of the chart and of compose.yaml (without
 #                           them they are skipped)
 #   system.sh prometheus FOLDER   promtool and amtool out of Debian's packages into FOLDER, for the tests of alerts and dashboards;
@@ -77,6 +78,20 @@ if [ "$what" = prometheus ]; then
   else
     echo "no promtool and amtool (Debian's packages prometheus and prometheus-alertmanager): tests of alerts are skipped without" >&2
   fi
+  exit 0
+fi
+
+if [ "$what" = peers ]; then
+  if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
+    echo "Debian's packages of Postfix and OpenDKIM are needed: no apt-get here" >&2
+    exit 1
+  fi
+  into=$2
+  [ -e "$into/peers/.complete" ] && exit 0
+  echo "apt-get download of Postfix and OpenDKIM into $into (once)"
+  if [ "$(id -u)" = 0 ]; then apt-get update >/dev/null 2>&1 || true; fi  # as it is, otherwise
+  unpack "$into" peers postfix opendkim libopendkim11 libmilter1.0.1 libopendbx1 libvbr2 librbl1 libmemcached11 libhashkit2 \
+    libunbound8 libevent-2.1-7 liblua5.3-0 || exit 1
   exit 0
 fi
 

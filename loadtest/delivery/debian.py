@@ -40,12 +40,12 @@ class Unavailable(RuntimeError):
     """A server cannot be had on this machine; the text says why."""
 
 
-def unpack(name: str) -> Path:
-    """The folder with the files of a server and of the libraries that it needs, as `system.sh delivery` leaves it. Raises
+def unpack(name: str, kind: str = "delivery") -> Path:
+    """The folder with the files of a server and of the libraries that it needs, as `system.sh KIND` leaves it. Raises
     Unavailable."""
     folder = PACKAGES / name
     if not (folder / ".complete").exists():
-        command = [str(ROOT / "deploy/local/system.sh"), "delivery", str(PACKAGES)]
+        command = [str(ROOT / "deploy/local/system.sh"), kind, str(PACKAGES)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SETUP_TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -45,15 +45,17 @@ class RoadError(RuntimeError):
 
 class Road:
     """`settings`: those of postroad.toml beside the addresses, which are free ports. `shaping`: text of shaping.toml. `farm`: one
-    that runs already."""
+    that runs already. `workers`: the stages of each worker process, as `postroad up --worker` takes them."""
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, Any] | None = None, farm: Farm | None = None, shaping: str = ""
-    ):
+        self, folder: Path, settings: Mapping[str, Any] | None = None, farm: Farm | None = None, shaping: str = "",
+        workers: Sequence[str] = (),
+    ):  # fmt: skip
         self.folder = folder.absolute()
         self.log = self.folder / "up.log"
         self.ready_s = 0.0
         self._given, self._shaping = dict(settings or {}), shaping
+        self._workers = [word for stages in workers for word in ("--worker", stages)]
         self._farm = farm
         self._own_farm = farm is None
         self._up: subprocess.Popen[bytes] | None = None
@@ -103,7 +105,7 @@ class Road:
     def start(self) -> None:
         """`postroad up`; returns when it says that it is ready. Raises RoadError."""
         already = self.log.stat().st_size if self.log.exists() else 0
-        self._up = child.spawn([sys.executable, "-m", "postroad", "up"], self.log, env=self.environment)
+        self._up = child.spawn([sys.executable, "-m", "postroad", "up", *self._workers], self.log, env=self.environment)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not (said := READY.search(self.log.read_bytes()[already:].decode(errors="replace"))):
             if self._up.poll() is not None:
@@ -141,6 +143,13 @@ class Road:
         if done.returncode:
             raise RoadError(f"`postroad {' '.join(arguments)}` ended with status {done.returncode}:\n{done.stderr}")
         return done.stdout
+
+    @property
+    def pid(self) -> int:
+        """Process of `postroad up`, of which all others are children."""
+        self.check_running()
+        assert self._up is not None
+        return self._up.pid
 
     @property
     def worker_pid(self) -> int:

@@ -275,8 +275,8 @@ async def test_the_producer_notes_what_kafka_answered_and_turns_seconds_into_tim
     assert by_key[b"k"] == b"{}"
 
 
-def test_capacity_is_measured_between_the_tenths() -> None:
-    # 100 mails: 10 at once, then one every 10 ms, the last 10 after a long pause that must not count
+def test_capacity_is_the_rate_between_the_tenths_and_the_cpu_until_all_rests() -> None:
+    # 100 mails: 10 at once, then one every 10 ms, the last 10 after a long pause that must not count in the rate
     times = [0] * 10 + [10 * n for n in range(1, 81)] + [60_000] * 10
     samples = [
         Sample(0.0, 0, 1.0, 1.0),
@@ -285,5 +285,5 @@ def test_capacity_is_measured_between_the_tenths() -> None:
         Sample(60.0, 100, 9.0, 9.0),
     ]
     found = measured(samples, [*reversed(times)])
-    assert found["cpu_ms_per_message"] == pytest.approx(5.0)
-    assert found["broker_cpu_ms_per_message"] == pytest.approx(1.25)
+    assert found["cpu_ms_per_message"] == pytest.approx(80.0)
+    assert found["broker_cpu_ms_per_message"] == pytest.approx(80.0)
