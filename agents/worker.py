@@ -23,7 +23,6 @@ from topics.metrics import Metrics
 STAGES = ("ingest", "validate", "score", "suppress", "route", "send", "classify", "schedule", "events_sink", "audit",
           "reputation", "notify")  # fmt: skip
 READY_POLL_S = 0.1
-GC_AFTER = 20_000  # objects made and not yet freed: what lives as long as its batch is freed before the collector looks
 log = logging.getLogger(__name__)
 
 
@@ -106,7 +105,6 @@ def run(names: Sequence[str]) -> None:
     # What is there now lives as long as the process: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GC_AFTER, *gc.get_threshold()[1:])
     Worker(
         Fleet(apps, load().metrics, services().departures.warming, services().close, [Machine(load().data_dir)]),
         loglevel="warn", logfile=sys.stderr, override_logging=True, daemon=True,

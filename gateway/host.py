@@ -23,6 +23,7 @@ LARGE = 2
 PEERS_MAX = 10_000  # addresses whose rates are kept
 MINUTE_S = 60.0
 CONNECTS_PER_MAIL = 4  # connections a minute of one address, times the mails that it may send
+HANDSHAKE_S = 10.0  # of a connection that begins with TLS: until it ends the connection has no session that would count and bound it
 STOPS = "421 4.3.2 this host stops, try again later"
 
 
@@ -62,8 +63,9 @@ class Host(ABC):
     async def open(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Listen; returns the port. `tls`: connections begin with it (RFC 8314 3.3). Raises OSError."""
         server = await asyncio.get_running_loop().create_server(
-            lambda: self._protocol(tls is not None), host, port, backlog=1024, ssl=tls
-        )
+            lambda: self._protocol(tls is not None), host, port, backlog=1024, ssl=tls,
+            ssl_handshake_timeout=min(HANDSHAKE_S, self.bounds.timeout_s) if tls else None,
+        )  # fmt: skip
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 

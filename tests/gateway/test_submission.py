@@ -5,7 +5,7 @@ import base64
 import smtplib
 import ssl
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from email.message import EmailMessage
 
 import pytest
@@ -194,6 +194,16 @@ async def test_tls_from_the_first_byte(tmp_path):
 
         assert await asyncio.to_thread(run) == {}
         assert len(door.accepted.submissions) == 1
+
+
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"EHLO peer.test\r\n"])
+async def test_a_first_handshake_that_never_ends_is_let_go(tmp_path, begun):
+    async with rig(tmp_path, implicit=True, submission_timeout_s=0.3) as door:
+        reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+        writer.write(begun)
+        with suppress(ConnectionResetError):
+            await asyncio.wait_for(reader.read(), 5)
+        writer.close()
 
 
 async def test_smtputf8_and_8bit(tmp_path):

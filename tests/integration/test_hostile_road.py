@@ -34,7 +34,7 @@ for _name in STAGES:
     _stage = importlib.import_module(f"agents.{_name}").stage
     for _topic in _stage.reads:
         READERS.setdefault(_topic.name, []).append(_name)
-    GLANCES |= {(_name, topic.name) for topic in _stage.glances}
+    GLANCES |= {(_name, topic.name) for topic in getattr(_stage, "glances", ())}
 WRONG_AT_THE_END = (4, 5)  # of `poison`: what is cut short or too long there, behind a head that is good
 
 
