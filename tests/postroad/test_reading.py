@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postroad.reading import LINKS_MAX, PARTS_MAX, TEXT_MAX, read
+from postroad.reading import _URL, LINKS_MAX, PARTS_MAX, TEXT_MAX, _urls, read
 
 MIME = Path(__file__).parents[2] / "../shared/corpora/mime"
 NESTED = b"""\
@@ -166,3 +166,8 @@ def test_the_corpora_whole_cut_and_bent() -> None:
                 bent[chance.randrange(len(bent))] = chance.randrange(256)
             read(bytes(bent)).words()
             read(raw[: chance.randrange(len(raw) + 1)]).words()
+
+
+@given(st.text(st.sampled_from("htpsHTPS:/. <>\n\"'a\u017f"), max_size=80) | st.lists(st.sampled_from(["http://", "HTTPS://", "://", "s", " ", "a.b/c", "'"]), max_size=20).map("".join))  # fmt: skip
+def test_urls_are_those_that_the_pattern_finds(text: str) -> None:
+    assert list(_urls(text)) == [match[0] for match in _URL.finditer(text)]
