@@ -27,7 +27,7 @@ from postroad.headers import CONTROLS, LINE_MAX, LINE_SOFT_MAX, mailbox_list, un
 from postroad.returnpath import MARK
 
 PLACEHOLDER = re.compile(r"\{\{\s*([\w.-]+)\s*\}\}")
-_NEEDS_ENCODING = re.compile(r"[^\t\n -~]")  # of a text that is to travel as it is
+_PLAIN = bytes([9, 10, *range(32, 127)])  # what a text may have that is to travel as it is
 _NOBODY = "undisclosed-recipients:;"  # RFC 5322 3.4: an empty group, where nobody is to be named
 PART_MAX = 60  # characters of each part of Feedback-ID
 _NO_PART = re.compile(r"[^A-Za-z0-9._-]")
@@ -260,9 +260,9 @@ def _text_part(part: EmailMessage, subtype: str, text: str) -> EmailMessage:
 
 def _encoded(text: str) -> tuple[str, str]:
     """Transfer encoding and body: as it is, or the shorter of quoted-printable and base64. Safe for any SMTP receiver."""
-    if not _NEEDS_ENCODING.search(text) and max(map(len, text.split("\n"))) <= LINE_MAX:
-        return "7bit", text
     data = text.encode()
+    if not data.translate(None, _PLAIN) and max(map(len, text.split("\n"))) <= LINE_MAX:
+        return "7bit", text
     escaped = sum(map(data.count, (b"=", b"\0"))) + len(data) - len(data.decode("ascii", "ignore"))
     if escaped * 2 > len(data) // 3:
         return "base64", base64.encodebytes(data.replace(b"\n", b"\r\n")).decode("ascii")
