@@ -9,6 +9,7 @@ import faust
 from faust.tables.manager import TableManager
 from faust.types import TP
 
+from postroad.logs import in_stage
 from topics.admin import check, ensure, ensure_changelog
 from topics.batches import BatchRunner
 from topics.catalogue import SCHEMAS
@@ -47,6 +48,7 @@ class StageApp(faust.App):
     _beat: Beat | None = None
 
     async def on_start(self) -> None:
+        in_stage(self.runner.stage.name)
         try:
             async with asyncio.timeout(self.installation.stall_s):
                 await self._prepare()
