@@ -27,10 +27,13 @@ from postroad.log_repeats import Repeats
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from structlog.typing import Processor
+
     from postroad.settings import Settings
 
 OURS = ("postroad", "agents", "topics", "tables", "gateway", "analytics", "deploy")
 FRAMES_MAX = 20  # of a traceback: the outermost half and the innermost half
+FIELDS = ("kind", "more")  # of `extra`, what a line shows (log_repeats.py)
 log = logging.getLogger(__name__)
 _here: dict[str, Any] = {}  # what every line of this process has; empty until `set_up`
 
@@ -91,13 +94,13 @@ def config(process: str, settings: Settings) -> dict[str, Any]:
 
 def formatter(mask: Mask, as_json: bool = True) -> ProcessorFormatter:
     """Makes the line of a record."""
-    exception = ExceptionRenderer(ExceptionDictTransformer(show_locals=False, max_frames=FRAMES_MAX))
-    for_json = [exception, mask, structlog.processors.JSONRenderer(default=str, allow_nan=False)]
+    exception: Processor = ExceptionRenderer(ExceptionDictTransformer(show_locals=False, max_frames=FRAMES_MAX))
+    for_json: list[Processor] = [exception, mask, structlog.processors.JSONRenderer(default=str, allow_nan=False)]
     colours = sys.stderr.isatty()
     plain = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
-    for_people = [structlog.processors.format_exc_info, mask, _one_line, plain]
+    for_people: list[Processor] = [structlog.processors.format_exc_info, mask, _one_line, plain]
     return ProcessorFormatter(
-        foreign_pre_chain=[merge_contextvars, add_log_level, add_logger_name, ExtraAdder(), TimeStamper("iso", utc=True), _whose],
+        foreign_pre_chain=[merge_contextvars, add_log_level, add_logger_name, ExtraAdder(FIELDS), TimeStamper("iso", utc=True), _whose],
         processors=[ProcessorFormatter.remove_processors_meta, *(for_json if as_json else for_people)],
     )  # fmt: skip
 
