@@ -48,12 +48,12 @@ class StageApp(faust.App):
     _beat: Beat | None = None
 
     async def on_start(self) -> None:
-        in_stage(self.runner.stage.name)
         try:
             async with asyncio.timeout(self.installation.stall_s):
                 await self._prepare()
         except TimeoutError:  # a broker that went meanwhile: before it is in its group nobody else would notice
             give_up(TimeoutError(f"not ready to join its group after {self.installation.stall_s:g} s"))
+        in_stage(self.runner.stage.name)  # behind the services, which are those of all stages here
         await super().on_start()
         here, rebalance_s = self.installation, self.conf.broker_rebalance_timeout
         self.add_future(Watch(self, self.runner, here.stall_s, 2 * rebalance_s + here.stall_s).run())

@@ -56,6 +56,7 @@ class Fleet(Service):
         self.add_future(self._tell_ready())
 
     async def on_stop(self) -> None:
+        log.info("stops")
         await asyncio.gather(*(app.stop() for app in self.apps))
         if self._close is not None:
             await self._close()

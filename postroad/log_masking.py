@@ -32,13 +32,14 @@ _FORMS = [
     (re.compile(r"""(?i)((?:passw(?:or)?d|secret|token|api_?key|private_?key)\w{0,20}["']?\s{0,5}[:=]\s{0,5}b?["']?)[^\s"',;&)]{4,}"""), rf"\1{MASKED}"),
     (re.compile(r"(://[^/:@\s]{0,200}):[^@\s]{1,500}@"), rf"\1:{MASKED}@"),
 ]  # fmt: skip
-_AT_FORMS = r"@|＠|%(?:25)?40|=40|&#64;|&commat;|\\u0040|\\x40"  # the wide one is meant
+_AT_FORMS = r"@|＠|%(?:25)?40|=40|\\u0040|\\x40"  # the wide one is meant
 _AT = re.compile(_AT_FORMS, re.I)
+_ENTITY = re.compile(r"&(?:#0{0,5}64|#x0{0,5}40|commat);", re.I)  # of HTML
 _QUOTED = re.compile(rf'\\?".{{1,130}}?"(?={_AT_FORMS})', re.I | re.S)  # a quoted local part
 _WORD = re.compile(
     r'[^\s<>(),;:"]+'
 )  # RFC 5322: what of these an unquoted address cannot have parts it from its neighbours
-_HOST = re.compile(r"(?!\d+(?:\W|$))[\w\[]")  # a place in a topic, topic@offset, has a number
+_HOST = re.compile(r"(?!\d+(?!\.\d|[\w-]))[\w\[]")  # a place in a topic, topic@offset, has a number
 _NAME = re.compile(r"[\w-]+(?:\.[\w-]+)*\.[^\W\d_]")  # behind an encoded @: timeout=40.5 is no address
 _OPENED = re.compile(r"[\[{]*b?'")  # as Python shows values
 _NAMED = re.compile(
@@ -81,6 +82,7 @@ class Mask:
             text = self._known.sub(MASKED, text)
         for form, masked in _FORMS:
             text = form.sub(masked, text)
+        text = _ENTITY.sub("@", text)
         if _AT.search(text):
             text = _WORD.sub(_without_local, _QUOTED.sub(MASKED, text))
         if length > SEEN_MAX or len(text) > TEXT_MAX:

@@ -85,8 +85,8 @@ def config(process: str, settings: Settings) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": lambda: formatter(Mask(secrets_of(settings)), as_json)}},
-        "filters": {"repeats": {"()": Repeats}},
-        "handlers": {"stderr": {"()": Handler, "formatter": "line", "filters": ["repeats"]}},
+        "filters": {"repeats": {"()": Repeats}, "steps": {"()": lambda: _no_step_of_a_service}},
+        "handlers": {"stderr": {"()": Handler, "formatter": "line", "filters": ["steps", "repeats"]}},
         "root": {"level": "WARNING", "handlers": ["stderr"]},
         "loggers": {name: {"level": settings.log_level.upper()} for name in OURS},
     }
@@ -103,6 +103,11 @@ def formatter(mask: Mask, as_json: bool = True) -> ProcessorFormatter:
         foreign_pre_chain=[merge_contextvars, add_log_level, add_logger_name, ExtraAdder(FIELDS), TimeStamper("iso", utc=True), _whose],
         processors=[ProcessorFormatter.remove_processors_meta, *(for_json if as_json else for_people)],
     )  # fmt: skip
+
+
+def _no_step_of_a_service(record: logging.LogRecord) -> bool:
+    """Faust's services that we derive from log under our names when they start, stop, and what they do in between: 200 lines a start."""
+    return record.levelno > logging.INFO or not str(record.msg).startswith("[^")
 
 
 def _whose(logger: Any, method: str, told: Any) -> Any:
