@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from agents.stage_app import StageApp, Tables
+from postroad import logs
 from postroad.shaping.layers import ATTEMPT_MAX_S
 from tables.store import Store
 from topics.batches import BatchRunner
@@ -45,7 +46,11 @@ def application(stage: Stage | EffectStage | BatchStage) -> Callable[[str], Stag
         shared = services()
         if isinstance(stage, EffectStage):
             fit(stage, shared.settings)
-        return build(stage, shared.installation, shared, store_options=shared.store_options())
+        logging_config = logs.config("worker", shared.settings)  # where Faust's own command runs it
+        return build(
+            stage, shared.installation, shared, store_options=shared.store_options(),
+            app_settings={"logging_config": logging_config},
+        )  # fmt: skip
 
     return attribute
 

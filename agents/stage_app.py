@@ -9,6 +9,7 @@ import faust
 from faust.tables.manager import TableManager
 from faust.types import TP
 
+from postroad.logs import in_stage
 from topics.admin import check, ensure, ensure_changelog
 from topics.batches import BatchRunner
 from topics.catalogue import SCHEMAS
@@ -52,6 +53,7 @@ class StageApp(faust.App):
                 await self._prepare()
         except TimeoutError:  # a broker that went meanwhile: before it is in its group nobody else would notice
             give_up(TimeoutError(f"not ready to join its group after {self.installation.stall_s:g} s"))
+        in_stage(self.runner.stage.name)  # behind the services, which are those of all stages here
         await super().on_start()
         here, rebalance_s = self.installation, self.conf.broker_rebalance_timeout
         self.add_future(Watch(self, self.runner, here.stall_s, 2 * rebalance_s + here.stall_s).run())

@@ -7,7 +7,6 @@ import gc
 import importlib
 import logging
 import os
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from prometheus_client.registry import Collector
 from agents.exporter import Warming, none_warms, serve
 from agents.machine import Machine
 from agents.stage_app import StageApp
+from postroad import logs
 from postroad.settings import READY_FILE, load
 from topics.metrics import Metrics
 
@@ -56,6 +56,7 @@ class Fleet(Service):
         self.add_future(self._tell_ready())
 
     async def on_stop(self) -> None:
+        log.info("stops")
         await asyncio.gather(*(app.stop() for app in self.apps))
         if self._close is not None:
             await self._close()
@@ -64,7 +65,7 @@ class Fleet(Service):
     async def _tell_ready(self) -> None:
         while not all(app.is_ready() for app in self.apps):
             await asyncio.sleep(READY_POLL_S)
-        print("READY", flush=True)
+        log.info("READY: %s", ", ".join(app.runner.stage.name for app in self.apps))
         if path := os.environ.get(READY_FILE):
             Path(path).write_text(str(os.getpid()), "ascii")  # noqa: ASYNC240  # once, some bytes
 
@@ -91,14 +92,16 @@ def counters(app: StageApp) -> list[tuple[str, Metrics]]:
 
 
 def run(names: Sequence[str]) -> None:
-    """Until SIGTERM or SIGINT; leaves the process. Once every stage has its partitions, "READY" is printed, and written to the
+    """Until SIGTERM or SIGINT; leaves the process. Once every stage has its partitions, "READY" is logged, and its process id written to the
     file that the environment names as POSTROAD_READY_FILE."""
     import uvloop
 
     uvloop.install()
-    from agents.services import services  # settings are read here
+    names = chosen(names)
+    logs.set_up("worker", load())
+    from agents.services import services
 
-    apps = [app_of(name) for name in chosen(names)]
+    apps = [app_of(name) for name in names]
     if not load().return_path_secret:
         log.warning("return_path_secret is not set: return paths are signed with a key that anybody can work out, and bounces can be "
                     "forged; set one secret for all workers")  # fmt: skip
@@ -107,5 +110,5 @@ def run(names: Sequence[str]) -> None:
     gc.freeze()
     Worker(
         Fleet(apps, load().metrics, services().departures.warming, services().close, [Machine(load().data_dir)]),
-        loglevel="warn", logfile=sys.stderr, override_logging=True, daemon=True,
+        override_logging=False, quiet=True, daemon=True,
     ).execute_from_commandline()  # fmt: skip

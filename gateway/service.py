@@ -65,6 +65,6 @@ async def _ready(tenants: Follower[Tenant], writer: KafkaWriter) -> None:
 
 def tell_ready(what: str) -> None:
     """To people, and to the supervisor that waits for it."""
-    print(f"READY: {what}", flush=True)
+    log.info("READY: %s", what)
     if path := os.environ.get(READY_FILE):
         Path(path).write_text(str(os.getpid()), "ascii")

@@ -104,7 +104,11 @@ def main() -> None:
         if not isinstance(error, _expected()):
             raise
         hint = " (is Kafka there? `postroad up` starts one)" if type(error).__name__ == "KafkaConnectionError" else ""
-        print(f"postroad: {error or type(error).__name__}{hint}", file=sys.stderr)
+        logs = sys.modules.get("postroad.logs")
+        if logs is not None and logs.is_set_up():  # a process with a log says its last word there
+            logging.getLogger(__name__).critical("%s%s", error or type(error).__name__, hint)
+        else:
+            print(f"postroad: {error or type(error).__name__}{hint}", file=sys.stderr)
         sys.exit(1)
 
 

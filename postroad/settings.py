@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from pydantic import (
@@ -178,6 +178,11 @@ class Settings(BaseSettings):
     instance_id: str = Field(
         "", pattern=r"^[A-Za-z0-9._-]{0,200}$",
         description="static member name, unique per replica (StatefulSet ordinal): fast restarts; empty: none")  # fmt: skip
+
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="lines that processes log to stderr: json, text for people, or auto: text on a terminal, else json")  # fmt: skip
+    log_level: Literal["info", "warning", "error"] = Field(
+        "info", description="least of their lines; of libraries warning at least")  # fmt: skip
 
     data_dir: Path = Field(
         Path(".local/data"),

@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deploy.local.kafka import Kafka
+from postroad import logs
+from postroad.log_masking import Mask
+from postroad.log_repeats import Repeats
 from topics.installation import Installation
 
+sys.path.insert(0, str(Path(__file__).parent))  # for log_check.py, which fixtures tell what no log may have
+import log_check
+
 _numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_of_people_in_any_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fails when, after the last test, a log of any process of the run has an address, a subject, a body or a key in it. What tests
+    log in this process is written by a worker's formatter."""
+    base = tmp_path_factory.getbasetemp()
+    with (base / "pytest.log").open("w") as stream:
+        handler = logs.Handler(stream)
+        handler.setFormatter(logs.formatter(Mask()))
+        handler.addFilter(Repeats())
+        logging.root.addHandler(handler)
+        yield
+        logging.root.removeHandler(handler)
+        handler.close()
+    found = log_check.faults(log_check.logs_below(base), log_check.KNOWN, is_json=base.rglob("worker-*.log"))
+    assert not found, "\n".join([f"{len(found)} in logs of this run:", *found[:50]])
 
 
 @pytest.fixture(scope="session")

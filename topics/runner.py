@@ -14,7 +14,6 @@ import math
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -102,7 +101,7 @@ class Wiring:
 def give_up(exc: BaseException) -> None:
     """Nothing unconfirmed may be committed: leave at once, with every app of the process; the restart begins at the
     committed offsets."""
-    traceback.print_exception(exc)
+    log.critical("ends itself: %s", type(exc).__name__, exc_info=exc)
     sys.stderr.flush()
     os._exit(EXIT_FAILED)
 
@@ -250,8 +249,9 @@ class Runner:
         """`record` goes to mail.dead-letters as it was read; cut where that topic does not take it whole. `place`: of a
         refused output, as DeadLetter's `source`; `performed`: its effect has happened, or may have."""
         self.metrics.count("dead")
-        log.warning("%s: %s[%d]@%d to dead letters: %s: %s%s", self.stage.name, record.topic, record.partition, record.offset,
-                    type(error).__name__, str(error)[:200], place and f" (an output of {place})")  # fmt: skip
+        kind = type(error).__name__  # its text may quote a mail, and is in the letter
+        log.warning("%s: %s[%d]@%d to dead letters: %s%s; `postroad dead-letters` shows it", self.stage.name, record.topic, record.partition,
+                    record.offset, kind, place and f" (an output of {place})", extra={"kind": f"{self.stage.name} {kind}"})  # fmt: skip
         headers: list[RecordHeader] = [{"name": name, "value": value or b""} for name, value in record.headers]
         flag: list[RecordHeader] = [{"name": PERFORMED[0], "value": PERFORMED[1]}] if performed else []
         headers = [header for header in headers if header not in flag] + flag

@@ -137,7 +137,7 @@ async def run(
         }
     server = _Server(uvicorn.Config(
         application(service.door, all_routes()), host=host.strip("[]"), port=int(port), loop="uvloop", http=within(settings.api_timeout_s), ws="none",
-        lifespan="off", access_log=False, log_level="warning", server_header=False, proxy_headers=bool(settings.api_proxies),
+        lifespan="off", access_log=False, log_config=None, server_header=False, proxy_headers=bool(settings.api_proxies),
         forwarded_allow_ips=settings.api_proxies or "", timeout_keep_alive=75, timeout_graceful_shutdown=int(settings.grace_s),
         backlog=BACKLOG, **tls,
     ))  # fmt: skip

@@ -24,13 +24,14 @@ def inbound() -> None:
     from agents.exporter import serve
     from agents.machine import Machine
     from gateway.service import run
+    from postroad import logs
     from postroad.cli import CommandError
     from topics.metrics import Metrics
 
     current = settings.load()
     if not current.inbound:
         raise CommandError("the setting inbound is empty: name the host:port to take mail at, such as 0.0.0.0:25")
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.set_up("inbound", current)
     log = logging.getLogger(__name__)
     if not current.return_path_secret:
         log.warning(
@@ -58,6 +59,7 @@ def smtp() -> None:
     from agents.exporter import serve
     from agents.machine import Machine
     from gateway.submission_service import run
+    from postroad import logs
     from postroad.cli import CommandError
     from topics.metrics import Metrics
 
@@ -66,7 +68,7 @@ def smtp() -> None:
         raise CommandError(
             "the settings submission and submission_tls are empty: name a host:port to take mail at, such as 0.0.0.0:587"
         )
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.set_up("smtp", current)
     ends: list[Any] = []
 
     def opened(door: Any) -> None:
@@ -92,6 +94,7 @@ def api() -> None:
     from agents.machine import Machine
     from analytics.clickhouse import connect
     from gateway.api.service import run
+    from postroad import logs
     from postroad.cli import CommandError
     from postroad.commands.domains import resolver
     from topics.metrics import Metrics
@@ -99,7 +102,7 @@ def api() -> None:
     current = settings.load()
     if not current.api:
         raise CommandError("the setting api is empty: name the host:port to answer at, such as 127.0.0.1:8080")
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.set_up("api", current)
     ends: list[Any] = []
 
     def opened(service: Any) -> None:

@@ -48,6 +48,7 @@ async def test_what_is_under_way_to_webhooks_ends_with_the_worker_and_after_its_
         "Worker",
         lambda fleet, **_: fleets.append(fleet) or SimpleNamespace(execute_from_commandline=lambda: None),
     )
+    monkeypatch.setattr(worker.logs, "set_up", lambda process, settings: None)  # of this process it is pytest's
     worker.run(["notify"])
     async with fleets[0]:
         assert not post.done()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from log_check import known
 
 from analytics.clickhouse import Warehouse, connect
 from deploy.local.kafka import Kafka, free_port
@@ -54,6 +55,7 @@ class Road:
         ready_file = self.folder / f"ready-{len(self.workers)}"
         ready_file.unlink(missing_ok=True)
         environment = {**os.environ, **self.settings, "POSTROAD_READY_FILE": str(ready_file), **settings}
+        known(*(value for name, value in environment.items() if name.startswith("POSTROAD_") and "SECRET" in name))
         with (self.folder / f"worker-{len(self.workers)}.log").open("ab") as log:
             worker = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         self.workers.append(worker)
@@ -88,10 +90,11 @@ class Road:
             "submission_id": uuid.uuid4().hex,
             "sender": {"address": "news@acme.test"},
             "recipients": [{"address": address} for address in recipients],
-            "subject": "Hello",
-            "text": "Hello.\n",
+            "subject": "Subject that no log has",
+            "text": "Body that no log has.\n",
             **fields,
         }
+        known("news@acme.test", *recipients, submission["subject"], submission["text"].strip())
         return submission["submission_id"], await self.client.send(SUBMISSIONS.send(submission))
 
     def warehouse(self) -> Warehouse:
@@ -126,6 +129,7 @@ async def road(kafka: Kafka, farm: Farm, tmp_path: Path) -> AsyncIterator[Road]:
     txt = {}
     for selector, algorithm in (("r1", "rsa"), ("e1", "ed25519")):
         pem, record = generate(algorithm)  # type: ignore[arg-type]  # the two literals
+        known(*pem.splitlines()[1:-1])
         keys.append({"selector": selector, "algorithm": algorithm, "private_key": pem})
         txt[f"{selector}._domainkey.acme.test"] = record
     (farm.folder / "txt.json").write_text(json.dumps(txt))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from log_check import known
 
 from analytics.server import Server, available
 from deploy.local.kafka import free_port
@@ -58,6 +59,7 @@ class Rest:
 
 async def _rest(road: Road, session: aiohttp.ClientSession, **settings: str) -> Rest:
     key, secret = keys.make("acme", keys.SCOPES, time.time_ns() // 1_000_000)
+    known(secret)
     await road.client.send(KEYS.send(key))
     ports = [free_port(), free_port()]
     await road.start(**settings)

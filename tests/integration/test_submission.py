@@ -12,6 +12,7 @@ from email import message_from_bytes
 from typing import TYPE_CHECKING
 
 import pytest
+from log_check import known
 
 from deploy.local.kafka import free_port
 from postroad import keys
@@ -33,6 +34,7 @@ def mail(to: str) -> bytes:
 
 async def test_from_the_250_to_the_delivery(road: Road) -> None:
     key, secret = keys.make("acme", ["send"], time.time_ns() // 1_000_000)
+    known(secret)
     await road.client.send(KEYS.send(key))
     ports = [free_port(), free_port()]
     doors = [await road.start(SMTP, POSTROAD_SUBMISSION=f"127.0.0.1:{port}") for port in ports]
