@@ -12,10 +12,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from agents.endpoint import Endpoint
+from agents.health import Health
 from topics.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -63,25 +65,18 @@ class Counters(Collector):
 
 
 def serve(
-    address: str, sources: Sequence[tuple[str, Metrics]], warming: Warming = none_warms, also: Sequence[Collector] = ()
-) -> Callable[[], Any]:
-    """Answer at `address` (host:port) from a thread of its own; returns what ends it. `also`: who tells more. A port that is taken is logged: mail goes
-    on without figures."""
-    host, _, port = address.rpartition(":")
+    address: str, sources: Sequence[tuple[str, Metrics]], warming: Warming = none_warms, also: Sequence[Collector] = (),
+    health: Health | None = None,
+) -> Callable[[], Any]:  # fmt: skip
+    """Answer at `address` (host:port) from threads of its own, also how the process is (agents/endpoint.py); returns what ends it.
+    `also`: who tells more. A port that is taken is logged: mail goes on without figures."""
     registry = CollectorRegistry()
     for collector in (Counters(sources, warming), *also):
         registry.register(collector)
     try:
-        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+        return Endpoint(address, registry, health or Health(0.0, dict)).end
     except OSError as exc:
         log.error(
             "no metrics: %s is not free: %s; give each worker of a machine its own (setting metrics)", address, exc
         )
         return lambda: None
-
-    def end() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    return end

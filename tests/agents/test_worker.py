@@ -71,7 +71,10 @@ def test_there_is_one_module_for_each_stage():
     helpers = {
         "__init__",
         "application",
+        "door",
+        "endpoint",
         "exporter",
+        "health",
         "machine",
         "outputs",
         "reading",
@@ -137,7 +140,7 @@ def app_of(assigned, sought, *, generation=1, rebalancing=False, ready=True):
     """What `is_ready` asks."""
     return SimpleNamespace(
         consumer=SimpleNamespace(assignment=lambda: assigned, sought=lambda: sought),
-        runner=SimpleNamespace(ready=ready, sources={"mail.outbound"}),
+        runner=SimpleNamespace(ready=ready, sources={"mail.outbound"}), _consumer=True,
         consumer_generation_id=generation, rebalancing=rebalancing,
     )  # fmt: skip
 
