@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -23,6 +23,7 @@ from topics.metrics import Metrics
 log = logging.getLogger(__name__)
 Warming = Callable[[int], Iterable[tuple[str, str, int, int]]]  # of a UTC day: source, site, used, allowance
 _DAY_S = 86_400
+SITES_SHOWN = 20
 
 
 def none_warms(day: int) -> Iterable[tuple[str, str, int, int]]:
@@ -56,12 +57,36 @@ class Counters(Collector):
                 lag.add_metric([stage, tp.topic, str(tp.partition)], records)
             for why, partitions in sorted(metrics.waiting.copy().items()):
                 waiting.add_metric([stage, why], partitions)
+        yield from _ages(self.sources)
         used = GaugeMetricFamily("postroad_warmup_used", "messages sent today (UTC)", labels=["source", "site"])
         allowance = GaugeMetricFamily("postroad_warmup_allowance", "of today's plan", labels=["source", "site"])
         for source, site, sent, allowed in self.warming(int(time.time()) // _DAY_S):
             used.add_metric([source, site], sent)
             allowance.add_metric([source, site], allowed)
         yield from (family for family in (lag, waiting, used, allowance) if family.samples)
+
+
+def _ages(sources: Sequence[tuple[str, Metrics]]) -> Iterable[Metric]:
+    """Of partitions that have something to commit, and of the sites that most messages wait for."""
+    places, now = ["stage", "topic", "partition"], time.time()
+    oldest = GaugeMetricFamily(
+        "postroad_oldest_record_age_seconds", "of the oldest record not yet committed, by its batch", labels=places
+    )
+    commit = GaugeMetricFamily(
+        "postroad_commit_age_seconds", "since the committed offset moved, where there is something to commit", labels=places
+    )
+    sites: Counter[str] = Counter()
+    for stage, metrics in sources:
+        for family, since in ((oldest, metrics.oldest), (commit, metrics.committed)):
+            for tp, at in sorted(since.items()):  # replaced whole by each look, never changed
+                family.add_metric([stage, tp.topic, str(tp.partition)], max(0.0, now - at))
+        for key, records in metrics.queued().items():
+            sites[key.decode(errors="replace").rpartition("#")[0]] += records
+    waiting = GaugeMetricFamily("postroad_site_waiting", "messages that wait for a site in memory, of most", labels=["site"])
+    for site, records in sites.most_common(SITES_SHOWN):
+        if records:
+            waiting.add_metric([site], records)
+    return (family for family in (oldest, commit, waiting) if family.samples)
 
 
 def serve(

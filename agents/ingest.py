@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from agents.application import application
+from agents.mail import mail
 from agents.outputs import park, rejected
 from agents.repeats import known, remember
 from agents.services import Services
@@ -127,6 +128,7 @@ def accept(submission: Submission, state: View) -> Iterator[Output]:
             yield from remember(submission, messages, state, NAME)
     for message, built in zip(messages, builts, strict=True):
         message["content"], message["top"], message["possible_duplicate"] = built.content, built.top, again
+        mail.accepted(message)
         yield EVENTS.send(event(message, "accepted", state.record.timestamp, NAME))
         if problem := repeat or built.problem:
             yield rejected(message, NAME, state.now, problem)

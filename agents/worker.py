@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from agents.exporter import Warming, none_warms, serve
 from agents.health import Health
 from agents.machine import Machine
+from agents.mail import Resting, mail
 from agents.stage_app import StageApp
 from postroad.settings import READY_FILE, load
 from topics.metrics import Metrics
@@ -114,6 +115,7 @@ def run(names: Sequence[str]) -> None:
     gc.collect()
     gc.freeze()
     Worker(
-        Fleet(apps, load().metrics, services().departures.warming, services().close, [Machine(load().data_dir)]),
+        Fleet(apps, load().metrics, services().departures.warming, services().close, 
+              [Machine(load().data_dir), mail, Resting(services().departures)]),
         loglevel="warn", logfile=sys.stderr, override_logging=True, daemon=True,
     ).execute_from_commandline()  # fmt: skip

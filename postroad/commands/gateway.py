@@ -61,7 +61,7 @@ def smtp() -> None:
     door = Door(current, "smtp", current.submission_certificate)
 
     def opened(host: Any) -> None:
-        door.opened(host.counts, host.listens)
+        door.opened(host.counts, host.listens, host.identity.ends)
 
     try:
         asyncio.run(run(current, opened))
@@ -87,7 +87,7 @@ def api() -> None:
     door = Door(current, "api", current.api_certificate)
 
     def opened(service: Any) -> None:
-        door.opened(service.door.counts, service.listens)
+        door.opened(service.door.counts, service.listens, service.callers.identity.ends)
 
     warehouse = connect(current.warehouse) if current.warehouse else None
     try:

@@ -76,6 +76,7 @@ def test_there_is_one_module_for_each_stage():
         "exporter",
         "health",
         "machine",
+        "mail",
         "outputs",
         "reading",
         "repeats",

@@ -50,6 +50,9 @@ class Consumer:
     def committed_offset(self, tp):
         return self.committed[tp]
 
+    def oldest(self, tp):
+        return getattr(self, "written", {}).get(tp)
+
     def state_of(self, tp):
         return ""
 
