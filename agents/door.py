@@ -17,7 +17,6 @@ from agents.machine import Machine
 from postroad.settings import Settings
 from topics.metrics import Metrics
 
-
 KEYS_SHOWN = 100
 Ends = Callable[[], list[tuple[str, str, int]]]
 

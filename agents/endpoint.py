@@ -40,13 +40,15 @@ class _Handler(BaseHTTPRequestHandler):
         elif path in ("/livez", "/readyz"):
             waits = self.server.health.alive() if path == "/livez" else self.server.health.ready()
             code = HTTPStatus.SERVICE_UNAVAILABLE if waits else HTTPStatus.OK
-            self._answer(code, {"status": "unavailable" if waits else "ok", **({"waits": dict(waits)} if waits else {})})
+            self._answer(
+                code, {"status": "unavailable" if waits else "ok", **({"waits": dict(waits)} if waits else {})}
+            )
         elif path == "/version":
             self._answer(HTTPStatus.OK, about())
         else:
             self._answer(HTTPStatus.NOT_FOUND, {"error": "ask for /metrics, /livez, /readyz or /version"})
 
-    do_HEAD = do_GET  # noqa: N815  # the library's name
+    do_HEAD = do_GET  # the library's name
 
     def _metrics(self) -> None:
         encode, kind = choose_encoder(self.headers.get("Accept", ""))

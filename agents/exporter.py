@@ -73,7 +73,9 @@ def _ages(sources: Sequence[tuple[str, Metrics]]) -> Iterable[Metric]:
         "postroad_oldest_record_age_seconds", "of the oldest record not yet committed, by its batch", labels=places
     )
     commit = GaugeMetricFamily(
-        "postroad_commit_age_seconds", "since the committed offset moved, where there is something to commit", labels=places
+        "postroad_commit_age_seconds",
+        "since the committed offset moved, where there is something to commit",
+        labels=places,
     )
     sites: Counter[str] = Counter()
     for stage, metrics in sources:
@@ -82,7 +84,9 @@ def _ages(sources: Sequence[tuple[str, Metrics]]) -> Iterable[Metric]:
                 family.add_metric([stage, tp.topic, str(tp.partition)], max(0.0, now - at))
         for key, records in metrics.queued().items():
             sites[key.decode(errors="replace").rpartition("#")[0]] += records
-    waiting = GaugeMetricFamily("postroad_site_waiting", "messages that wait for a site in memory, of most", labels=["site"])
+    waiting = GaugeMetricFamily(
+        "postroad_site_waiting", "messages that wait for a site in memory, of most", labels=["site"]
+    )
     for site, records in sites.most_common(SITES_SHOWN):
         if records:
             waiting.add_metric([site], records)

@@ -15,7 +15,9 @@ class Health:
     """How a process is. `parts`: what waits, and for what, asked in its loop; empty when all is ready. `silent_s`: how long the loop may
     stand (topics/stall.py). Before `turn` runs the process begins: alive, and not ready."""
 
-    def __init__(self, silent_s: float, parts: Callable[[], Mapping[str, str]], clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, silent_s: float, parts: Callable[[], Mapping[str, str]], clock: Callable[[], float] = time.monotonic
+    ):
         self._silent_s, self._parts, self._clock = silent_s, parts, clock
         self._noted: tuple[float, Mapping[str, str]] | None = None
 

@@ -43,7 +43,7 @@ from topics.catalogue import (
     Output,
     origin,
     place_of,
-)
+)  # fmt: skip
 from topics.road import Road
 from topics.stage import Hold, Stage
 from topics.state import View

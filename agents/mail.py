@@ -66,7 +66,9 @@ class Mail(Collector):
     def collect(self) -> Iterable[Metric]:
         """As counted until now."""
         families = {
-            kind: CounterMetricFamily(name, f"messages {kind}", labels=["class"] if kind == "accepted" else ["class", "site", "source"])
+            kind: CounterMetricFamily(
+                name, f"messages {kind}", labels=["class"] if kind == "accepted" else ["class", "site", "source"]
+            )
             for kind, name in NAMES.items()
         }
         for (kind, *labels), count in sorted(self.steps.copy().items()):
@@ -83,8 +85,16 @@ class Resting(Collector):
     def collect(self) -> Iterable[Metric]:
         """1 for each that rests."""
         for name, why, text in (
-            ("postroad_source_suspended", "source-suspended", "1: the rules of shaping have suspended the source at the site"),
-            ("postroad_warmup_paused", "warm-up-paused", "1: the warm-up of the source at the site rests until tomorrow (UTC)"),
+            (
+                "postroad_source_suspended",
+                "source-suspended",
+                "1: the rules of shaping have suspended the source at the site",
+            ),
+            (
+                "postroad_warmup_paused",
+                "warm-up-paused",
+                "1: the warm-up of the source at the site rests until tomorrow (UTC)",
+            ),
         ):
             family = GaugeMetricFamily(name, text, labels=["site", "source"])
             for site, source in self._departures.resting(why, time.time_ns() // 1_000_000):

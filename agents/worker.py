@@ -115,7 +115,7 @@ def run(names: Sequence[str]) -> None:
     gc.collect()
     gc.freeze()
     Worker(
-        Fleet(apps, load().metrics, services().departures.warming, services().close, 
+        Fleet(apps, load().metrics, services().departures.warming, services().close,
               [Machine(load().data_dir), mail, Resting(services().departures)]),
         loglevel="warn", logfile=sys.stderr, override_logging=True, daemon=True,
     ).execute_from_commandline()  # fmt: skip

@@ -333,7 +333,9 @@ class Departures:
         for key, until in found:
             if until <= now:
                 self._resting.pop(key, None)
-        return sorted((site, source) for (what, site, source), until in found if what == why and until > now)[:RESTING_SHOWN]
+        return sorted((site, source) for (what, site, source), until in found if what == why and until > now)[
+            :RESTING_SHOWN
+        ]
 
     def lost(self, partition: int) -> list[str]:
         """Another worker gets a partition: the places used of late, nothing of which is remembered."""

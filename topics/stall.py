@@ -55,7 +55,9 @@ class Watch:
         self.app, self.runner, self.metrics = app, runner, runner.metrics
         self.stall_s, self.away_s, self.every_s = stall_s, away_s, stall_s / LOOKS
         self._stood: dict[TP, tuple[int | None, float]] = {}  # the committed offset, and for how long it has stood
-        self._moved: dict[TP, tuple[int | None, float]] = {}  # the committed offset, and when (Unix time) it was seen to move
+        self._moved: dict[
+            TP, tuple[int | None, float]
+        ] = {}  # the committed offset, and when (Unix time) it was seen to move
         self._behind: dict[TP, int] = {}  # lag as of the last look
         self._away = 0.0
         self._recovered = -1
