@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
         """What the library refuses, as JSON and without an echo."""
         if code == HTTPStatus.NOT_IMPLEMENTED:
             code, message = HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD"
-        self.close_connection = True
+        self.close_connection, self.request_version = True, self.protocol_version  # a status line also for no request
         self._answer(code, {"error": HTTPStatus(code).phrase if code != HTTPStatus.METHOD_NOT_ALLOWED else message})
 
     def version_string(self) -> str:
