@@ -10,11 +10,13 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from agents.endpoint import Endpoint
 from agents.health import Health
@@ -58,12 +60,30 @@ class Counters(Collector):
             for why, partitions in sorted(metrics.waiting.copy().items()):
                 waiting.add_metric([stage, why], partitions)
         yield from _ages(self.sources)
+        yield from _batches(self.sources)
         used = GaugeMetricFamily("postroad_warmup_used", "messages sent today (UTC)", labels=["source", "site"])
         allowance = GaugeMetricFamily("postroad_warmup_allowance", "of today's plan", labels=["source", "site"])
         for source, site, sent, allowed in self.warming(int(time.time()) // _DAY_S):
             used.add_metric([source, site], sent)
             allowance.add_metric([source, site], allowed)
         yield from (family for family in (lag, waiting, used, allowance) if family.samples)
+
+
+def _batches(sources: Sequence[tuple[str, Metrics]]) -> Iterable[Metric]:
+    """How large batches are, and how long they take."""
+    sizes = HistogramMetricFamily("postroad_batch_records", "records of a batch", labels=["stage"])
+    seconds = HistogramMetricFamily(
+        "postroad_batch_duration_seconds",
+        "from the first step of a batch, or of a cycle of effects, to the last",
+        labels=["stage"],
+    )
+    for stage, metrics in sources:
+        for family, histogram in ((sizes, metrics.sizes), (seconds, metrics.seconds)):
+            if any(histogram.counts):
+                sums = list(accumulate(histogram.counts))
+                bounds = [*map(floatToGoString, histogram.bounds), "+Inf"]
+                family.add_metric([stage], list(zip(bounds, sums, strict=True)), histogram.total)
+    return (family for family in (sizes, seconds) if family.samples)
 
 
 def _ages(sources: Sequence[tuple[str, Metrics]]) -> Iterable[Metric]:

@@ -542,6 +542,7 @@ class EffectRunner(Runner):
                         started = time.monotonic()
                         await self._cycle()
                         self._cycle_s = time.monotonic() - started
+                        self.metrics.seconds.observe(self._cycle_s)
                 else:  # frozen, or the broker is away: the next heartbeat tells
                     if self.app.rebalancing:  # it has told: nothing to wait for
                         for window in self._windows.values():

@@ -71,3 +71,15 @@ def test_ages_and_what_waits_for_a_site():
     assert 20 <= value(counters, "postroad_commit_age_seconds", **where) < 25
     assert value(counters, "postroad_site_waiting", site="big.test") == 7
     assert value(counters, "postroad_site_waiting", site="idle.test") is None
+
+
+def test_batches_are_histograms():
+    metrics = Metrics()
+    for records, seconds in ((1, 0.001), (300, 0.2), (20_000, 100.0)):
+        metrics.batch(records, seconds)
+    counters = Counters([("route", metrics)])
+    assert value(counters, "postroad_batch_records_bucket", stage="route", le="1.0") == 1
+    assert value(counters, "postroad_batch_records_bucket", stage="route", le="10000.0") == 2
+    assert value(counters, "postroad_batch_records_count", stage="route") == 3
+    assert value(counters, "postroad_batch_duration_seconds_bucket", stage="route", le="0.25") == 2
+    assert value(counters, "postroad_batch_duration_seconds_sum", stage="route") == 100.201
