@@ -152,7 +152,7 @@ class Departures:
         key = source_key(place, source.name)
         standing: Standing | None = state.shaping.get(key)
         if standing is not None and standing.is_suspended(now):
-            self._resting["source-suspended", route["site"], source.name] = standing.suspended_until
+            self.note_rest("source-suspended", route["site"], source.name, standing.suspended_until)
             return Wait(standing.suspended_until, "source-suspended")
         if self._resting:
             self._resting.pop(("source-suspended", route["site"], source.name), None)
@@ -179,7 +179,7 @@ class Departures:
                     return Wait(tomorrow, "warm-up")
                 sent, complained = self._complaints(source.name)
                 if resolved.plan.paused(warm.used, bounced, 0) or resolved.plan.paused(sent, 0, complained):
-                    self._resting["warm-up-paused", route["site"], source.name] = tomorrow
+                    self.note_rest("warm-up-paused", route["site"], source.name, tomorrow)
                     return Wait(tomorrow, "warm-up-paused")
                 if self._resting:
                     self._resting.pop(("warm-up-paused", route["site"], source.name), None)
@@ -325,6 +325,10 @@ class Departures:
                     sums[which] = used + window.used, allowed + allowance
         most = sorted(sums.items(), key=lambda each: each[1][0] / each[1][1], reverse=True)
         return [(*which, *figures) for which, figures in most[:WARMING_SHOWN]]
+
+    def note_rest(self, why: str, site: str, source: str, until: int) -> None:
+        """A source sends nothing to a site until then (ms); `why` as for `resting`."""
+        self._resting[why, site, source] = until
 
     def resting(self, why: str, now: int) -> list[tuple[str, str]]:
         """(site, source) that rest at `now` (ms), as found in this process: "source-suspended" by the rules of shaping, or

@@ -1,13 +1,16 @@
 """Mail counted by class, site and source, with bounded labels; and what rests."""
 
+import re
 import time
 
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
+from agents import describe
 from agents.exporter import Counters
 from agents.mail import NAMED_AFTER, SITES_MAX, SOURCES_MAX, Mail, Resting
 from postroad.departure import Departures
+from tests.deploy.known import TOLD
 from topics.metrics import Metrics
 
 
@@ -83,3 +86,10 @@ def test_batches_are_histograms():
     assert value(counters, "postroad_batch_records_count", stage="route") == 3
     assert value(counters, "postroad_batch_duration_seconds_bucket", stage="route", le="0.25") == 2
     assert value(counters, "postroad_batch_duration_seconds_sum", stage="route") == 100.201
+
+
+def test_the_page_lists_every_metric_and_is_as_generated():
+    text = describe.page(describe.families())
+    assert describe.PAGE.read_text("utf-8") == text, "run python -m agents.describe"
+    told = set(re.findall(r"^[|] `(\w+)`", text, re.M))
+    assert told == set(TOLD), "tests/deploy/known.py and agents/describe.py name the same"

@@ -71,6 +71,7 @@ def test_there_is_one_module_for_each_stage():
     helpers = {
         "__init__",
         "application",
+        "describe",
         "door",
         "endpoint",
         "exporter",
