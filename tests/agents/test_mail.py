@@ -10,7 +10,7 @@ from agents import describe
 from agents.exporter import Counters
 from agents.mail import NAMED_AFTER, SITES_MAX, SOURCES_MAX, Mail, Resting
 from postroad.departure import Departures
-from tests.deploy.known import TOLD
+from tests.deploy.known import TOLD, source
 from topics.metrics import Metrics
 
 
@@ -93,3 +93,8 @@ def test_the_page_lists_every_metric_and_is_as_generated():
     assert describe.PAGE.read_text("utf-8") == text, "run python -m agents.describe"
     told = set(re.findall(r"^[|] `(\w+)`", text, re.M))
     assert told == set(TOLD), "tests/deploy/known.py and agents/describe.py name the same"
+
+
+def test_every_counter_that_somebody_counts_is_described():
+    counted = set(re.findall(r"""(?:metrics|counts)(?:\.count\(|\[)"([a-z_]+)\"""", source()))
+    assert len(counted) > 20 and not counted - describe.COUNTED.keys()

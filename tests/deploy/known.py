@@ -13,6 +13,7 @@ MAIL = {"class", "site", "source"}
 COUNTED = (
     "records", "batches", "held", "dead", "passed_over", "performed", "crowded", "flagged", "dropped", "cycles", "orphans", "two_ends", "strays", "audit_behind",
     "accepted", "refused", "put_off", "failed", "connections", "refused_connections", "sign_ins", "failed_sign_ins", "taken", "forged", "refused_recipients",
+    "adopted", "cancelled", "lost_late", "dropped_batches", "ended", "failed_ticks", "parts", "prepare_timeouts", "webhook_dead",
 )  # fmt: skip
 TOLD = {
     **{f"postroad_{name}_total": {"stage"} for name in COUNTED},
