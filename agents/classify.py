@@ -13,6 +13,7 @@ from operator import itemgetter
 
 from agents import report_mails, reports
 from agents.application import application
+from agents.mail import mail
 from avro.records import Attempt, Ending, EventKind, Message
 from postroad import bounces, orders
 from postroad.bounces import Verdict
@@ -75,6 +76,7 @@ def judge(attempt: Attempt, state: View) -> Iterator[Output]:
         message["message_id"], last_replies.kept(message, fields), message["expires_at"] + last_replies.KEPT_MS
     )
     fields["due_at"] = due
+    mail.step("deferred", message, attempt["source"])
     yield EVENTS.send(event(message, "deferred", at, NAME, **fields))
     message["attempt"] = number
     message["possible_duplicate"] = message["possible_duplicate"] or attempt["possible_duplicate"] or broke_off
@@ -118,6 +120,7 @@ def _end(message: Message, kind: EventKind, at: int, stage: str, fields: Fields,
         fields["possible_duplicate"] = fields["possible_duplicate"] or before["kind"] == kind
         return EVENTS.send(event(message, "reported", at, stage, **fields))
     if before is None:
+        mail.step(kind, message, fields.get("source", ""))
         state.ended.put(message["message_id"], ended.kept(kind, message, _place(state)), at + ended.KEPT_MS)
     return EVENTS.send(event(message, kind, at, stage, **fields))
 

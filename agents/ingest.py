@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from agents.application import application
+from agents.mail import mail
 from agents.outputs import park, rejected
 from agents.repeats import known, remember
 from agents.services import Services
@@ -23,7 +24,6 @@ from postroad import intake
 from postroad.checks import Problem, check_limits
 from postroad.content import ContentUnavailable
 from postroad.events import event
-from postroad.intake import Built
 from tables.dedupe import DEDUPE
 from tables.tenant_quota import TENANT_QUOTA
 from topics.catalogue import (
@@ -48,11 +48,10 @@ from topics.stage import Hold, Stage
 from topics.state import View
 
 NAME = "ingest"
-HOUR_MS = 3_600_000
 AT_ONCE = 20  # submissions built side by side: all their attachments are in memory
 
 #: For the services of a process, by partition: what the last batch has built while it is not finished.
-_built: WeakKeyDictionary[Services, dict[int, dict[tuple[str, int], list[Built]]]] = WeakKeyDictionary()
+_built: WeakKeyDictionary[Services, dict[int, dict[tuple[str, int], list[intake.Built]]]] = WeakKeyDictionary()
 
 road = Road(BROADCASTS, [(ACCEPTED, "validate"), (VALIDATED, "score"), (SCORED, "suppress"), (CLEARED, "route"),
                          (OUTBOUND_BROADCAST, "send")])  # fmt: skip
@@ -68,7 +67,7 @@ async def build_contents(todo: list[tuple[Any, Submission]], state: View) -> Non
 
     What is built stays built when the batch is held or runs into its bound: the next try goes on from there.
     """
-    expires_ms = round(state.services.settings.expires_hours * HOUR_MS)
+    expires_ms = round(state.services.settings.expires_hours * 3_600_000)
     services, built = state.services, _built.setdefault(state.services, {})
     return_paths = services.settings.return_paths()
     before = built.get(state.partition, {})
@@ -87,7 +86,7 @@ async def build_contents(todo: list[tuple[Any, Submission]], state: View) -> Non
             problem = found if isinstance(found, Problem) else problem
             submission = submission if isinstance(found, Problem) else found
             if problem := problem or intake.refusal(submission, tenant, record.key, record.timestamp):
-                builts = [Built(problem=problem)] * len(messages)
+                builts = [intake.Built(problem=problem)] * len(messages)
             else:
                 builts = begun[_known_by(record)]
                 await intake.build(submission, messages, services.contents, size_max, builts,
@@ -127,6 +126,7 @@ def accept(submission: Submission, state: View) -> Iterator[Output]:
             yield from remember(submission, messages, state, NAME)
     for message, built in zip(messages, builts, strict=True):
         message["content"], message["top"], message["possible_duplicate"] = built.content, built.top, again
+        mail.accepted(message)
         yield EVENTS.send(event(message, "accepted", state.record.timestamp, NAME))
         if problem := repeat or built.problem:
             yield rejected(message, NAME, state.now, problem)

@@ -23,6 +23,10 @@ class Machine(Collector):
         self._data_dir, self._door = data_dir.absolute(), door
         self._ends = _end_of(certificate) if certificate else None
 
+    def ends_at(self, timestamp: float) -> None:
+        """Its certificate ends then (Unix time)."""
+        self._ends = timestamp
+
     def collect(self) -> Iterable[Metric]:
         """As it is now; nothing of a disk that cannot be asked."""
         folder = next(place for place in (self._data_dir, *self._data_dir.parents) if place.exists())

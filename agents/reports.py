@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from agents.mail import mail
 from avro.records import Report
 from postroad import feedback, ids, returned, suppression
 from postroad.events import event, noted
@@ -83,6 +84,8 @@ def _count(message: Any, found: returned.Outcome, at: int, state: View) -> None:
         return
     _keep(message["message_id"], kind, "", state)
     what = "complained" if found.complained else found.bounce_class
+    if what == "complained":
+        mail.step(what, message)
     if what in ("complained", "hard", "soft"):
         reputation.count(state, message, what, at)  # where it had left from
 

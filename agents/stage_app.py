@@ -97,7 +97,15 @@ class StageApp(faust.App):
     def is_ready(self) -> bool:
         """Every source partition that the group gave us is recovered and read from. One of more workers than there are partitions
         has none: it stands by, and is ready too."""
+        return not StageApp.waits(self)
+
+    def waits(self) -> str:
+        """What it waits for before it is ready; empty when it is."""
+        if self._consumer is None:
+            return "its topics and services"
         mine = {tp for tp in self.consumer.assignment() if tp.topic in self.runner.sources}
         if not mine:
-            return self.consumer_generation_id > 0 and not self.rebalancing
-        return self.runner.ready and mine <= self.consumer.sought()
+            return "" if self.consumer_generation_id > 0 and not self.rebalancing else "its place in the group"
+        if missing := len(mine - self.consumer.sought()):
+            return f"recovery: {missing} of {len(mine)} partitions are not read yet"
+        return "" if self.runner.ready else "its store"

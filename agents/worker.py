@@ -14,7 +14,9 @@ from mode import Service, Worker
 from prometheus_client.registry import Collector
 
 from agents.exporter import Warming, none_warms, serve
+from agents.health import Health
 from agents.machine import Machine
+from agents.mail import Resting, mail
 from agents.stage_app import StageApp
 from postroad import logs
 from postroad.settings import READY_FILE, load
@@ -49,8 +51,15 @@ class Fleet(Service):
     async def on_start(self) -> None:
         if self.metrics:
             sources = [source for app in self.apps for source in counters(app)]
-            self._end_metrics = serve(self.metrics, sources, self.warming, self.also)
+            health = Health(min((app.installation.stall_s for app in self.apps), default=60.0), self.waits)
+            self._end_metrics = serve(self.metrics, sources, self.warming, self.also, health)
+            self.add_future(health.turn())
         await asyncio.gather(*(app.maybe_start() for app in self.apps))
+
+    def waits(self) -> dict[str, str]:
+        """What is not ready, and what for; empty when all stages work."""
+        found = {app.runner.stage.name: "stops" if self.should_stop else app.waits() for app in self.apps}
+        return {stage: why for stage, why in found.items() if why}
 
     async def on_started(self) -> None:
         self.add_future(self._tell_ready())
@@ -109,6 +118,7 @@ def run(names: Sequence[str]) -> None:
     gc.collect()
     gc.freeze()
     Worker(
-        Fleet(apps, load().metrics, services().departures.warming, services().close, [Machine(load().data_dir)]),
+        Fleet(apps, load().metrics, services().departures.warming, services().close,
+              [Machine(load().data_dir), mail, Resting(services().departures)]),
         override_logging=False, quiet=True, daemon=True,
     ).execute_from_commandline()  # fmt: skip

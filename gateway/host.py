@@ -69,6 +69,10 @@ class Host(ABC):
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 
+    def listens(self) -> bool:
+        """Whether it takes connections."""
+        return bool(self._servers) and not self._stopping and all(server.is_serving() for server in self._servers)
+
     async def close(self, grace_s: float) -> None:
         """Take no more connections; what is being stored may end for so long; all others are told to come again."""
         self._stopping = True

@@ -63,6 +63,16 @@ class Identity:
             return None
         return found if keys.in_force(found, int(self._clock() * 1000)) else None
 
+    def ends(self) -> list[tuple[str, str, int]]:
+        """(tenant, key, when it ends in ms) of keys in force that end, the soonest first. Other threads may ask."""
+        now = int(self._clock() * 1000)
+        found = [
+            (key["tenant"], key["key_id"], end)
+            for key in list(self._followed.values())
+            if (end := key.get("expires_at")) is not None and keys.in_force(key, now)
+        ]
+        return sorted(found, key=lambda each: each[2])
+
     def token(self, key: ApiKey) -> tuple[str, int]:
         """A token for a key, and for how many seconds it is good. Raises ValueError where the installation gives none."""
         if not self._secrets:

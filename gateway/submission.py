@@ -61,7 +61,7 @@ class Submissions(Host):
         super().__init__(Bounds(
             settings.submission_connections, settings.submission_peer_connections, None, settings.size_max, settings.submission_timeout_s,
         ))  # fmt: skip
-        self._settings, self._tenants, self._identity, self._limits = settings, tenants, identity, limits
+        self._settings, self._tenants, self.identity, self._limits = settings, tenants, identity, limits
         self._acceptor, self._tls, self._now = acceptor, tls, now
 
     def session(self, encrypted: bool) -> Session:
@@ -74,7 +74,7 @@ class Submissions(Host):
     async def sign_in(self, password: str, peer: str) -> ApiKey | None:
         """Who a password, which is a key or a token, stands for. A wrong one is answered later each time."""
         try:
-            key = await self._identity.key_of(password, peer)
+            key = await self.identity.key_of(password, peer)
         except Refused:
             self.counts["failed_sign_ins"] += 1
             return None
@@ -162,7 +162,7 @@ class Submissions(Host):
 
     def _who(self, server: SubmissionSession) -> tuple[ApiKey, Tenant]:
         """A connection may last longer than its key."""
-        key = server.key and self._identity.still(server.key)
+        key = server.key and self.identity.still(server.key)
         if key is None:
             raise Refusal("550 5.7.1 the key is not in force any more: connect with another one")
         if not keys.may(key, "send"):

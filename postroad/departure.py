@@ -31,6 +31,7 @@ __all__ = ["PATIENCE_MS", "Departures", "Leave", "Wait", "candidates", "place_of
 YIELDS_MS = 5000  # what has waited for so long beyond its time lets nobody pass any more: it holds a connection
 WRITES_MS = 200  # what a take-over charges is written by then
 ORDER_MS = 60_000  # an order without an end is asked about again
+RESTING_SHOWN = 100  # likewise
 WARMING_SHOWN = 20  # sources at sites that metrics tell of
 
 
@@ -77,6 +78,7 @@ class Departures:
         self._clock, self._rests, self._complaints, self._standings = clock, rests, complaints, standings
         self._partitions: dict[int, Used] = {}
         self._shares = Shares()
+        self._resting: dict[tuple[str, str, str], int] = {}  # why, site, source -> until (ms)
 
     # memory
 
@@ -150,7 +152,10 @@ class Departures:
         key = source_key(place, source.name)
         standing: Standing | None = state.shaping.get(key)
         if standing is not None and standing.is_suspended(now):
+            self.note_rest("source-suspended", route["site"], source.name, standing.suspended_until)
             return Wait(standing.suspended_until, "source-suspended")
+        if self._resting:
+            self._resting.pop(("source-suspended", route["site"], source.name), None)
         if own.refused and own.refused.get(key, 0) > now:
             return Wait(own.refused[key], "source-suspended")
         resolved = self._shares.of_source(policy, route["site"], route["shard"], source.name)
@@ -174,7 +179,10 @@ class Departures:
                     return Wait(tomorrow, "warm-up")
                 sent, complained = self._complaints(source.name)
                 if resolved.plan.paused(warm.used, bounced, 0) or resolved.plan.paused(sent, 0, complained):
+                    self.note_rest("warm-up-paused", route["site"], source.name, tomorrow)
                     return Wait(tomorrow, "warm-up-paused")
+                if self._resting:
+                    self._resting.pop(("warm-up-paused", route["site"], source.name), None)
                 if not own.is_written("warmup", key, state):
                     return Wait(now + WRITES_MS, "taken-over")
                 if not warm.has_room(allowance, WARM_UNKNOWN):
@@ -317,6 +325,21 @@ class Departures:
                     sums[which] = used + window.used, allowed + allowance
         most = sorted(sums.items(), key=lambda each: each[1][0] / each[1][1], reverse=True)
         return [(*which, *figures) for which, figures in most[:WARMING_SHOWN]]
+
+    def note_rest(self, why: str, site: str, source: str, until: int) -> None:
+        """A source sends nothing to a site until then (ms); `why` as for `resting`."""
+        self._resting[why, site, source] = until
+
+    def resting(self, why: str, now: int) -> list[tuple[str, str]]:
+        """(site, source) that rest at `now` (ms), as found in this process: "source-suspended" by the rules of shaping, or
+        "warm-up-paused". Other threads may ask."""
+        found = list(self._resting.items())
+        for key, until in found:
+            if until <= now:
+                self._resting.pop(key, None)
+        return sorted((site, source) for (what, site, source), until in found if what == why and until > now)[
+            :RESTING_SHOWN
+        ]
 
     def lost(self, partition: int) -> list[str]:
         """Another worker gets a partition: the places used of late, nothing of which is remembered."""

@@ -62,13 +62,14 @@ class Owned(Protocol):
 class Batch:
     """Records of one partition in offset order; `next_offset` is what a commit after it says."""
 
-    __slots__ = ("bytes", "finished", "first", "generation", "next_offset", "records", "tp")
+    __slots__ = ("bytes", "finished", "first", "generation", "next_offset", "records", "tp", "written")
 
     def __init__(self, tp: TP, records: Sequence[Any], generation: int):
         self.tp, self.records, self.generation = tp, records, generation
         self.first: int = records[0].offset  # of what is unfinished
         self.next_offset: int = records[-1].offset + 1
         self.bytes = sum([len(record.value or b"") for record in records])  # of its values
+        self.written = records[0].timestamp / 1000  # when its first record was, in Unix time
         self.finished = False
 
 
@@ -205,6 +206,11 @@ class Consumer(stock.Consumer):
     def committed_offset(self, tp: TP) -> int | None:
         """As the broker has accepted it; None where there is none."""
         return self._committed_offset.get(tp)  # type: ignore[no-any-return]  # Faust has no types here
+
+    def oldest(self, tp: TP) -> float | None:
+        """When (Unix time) the first record of the oldest unfinished batch was written; None where none has been read."""
+        queue = self._delivered.get(tp)
+        return queue[0].written if queue else None
 
     async def ends(self, tps: Iterable[TP]) -> dict[TP, int]:
         """What a group at the end of each partition has committed, asked of the broker: 0 where no record is left above what is

@@ -165,6 +165,7 @@ class EffectRunner(Runner):
         app.on_partitions_assigned.connect(self._assigned)
         self._windows: dict[TP, Window] = {}
         self._queues: dict[bytes, FairQueue[Item]] = defaultdict(FairQueue)  # key -> records that wait
+        self.metrics.queued = lambda: {key: len(queue) for key, queue in list(self._queues.items())}
         self._ready: OrderedDict[bytes, None] = OrderedDict()  # keys that have a waiting record and a free place
         self._unknown: dict[tuple[str, int], list[Item]] = {}  # (topic, schema id) -> records that wait for it
         self._twins: dict[str, deque[Item]] = {}  # identity in work -> others of the same identity
@@ -541,6 +542,7 @@ class EffectRunner(Runner):
                         started = time.monotonic()
                         await self._cycle()
                         self._cycle_s = time.monotonic() - started
+                        self.metrics.seconds.observe(self._cycle_s)
                 else:  # frozen, or the broker is away: the next heartbeat tells
                     if self.app.rebalancing:  # it has told: nothing to wait for
                         for window in self._windows.values():

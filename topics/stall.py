@@ -55,6 +55,10 @@ class Watch:
         self.app, self.runner, self.metrics = app, runner, runner.metrics
         self.stall_s, self.away_s, self.every_s = stall_s, away_s, stall_s / LOOKS
         self._stood: dict[TP, tuple[int | None, float]] = {}  # the committed offset, and for how long it has stood
+        self._moved: dict[
+            TP, tuple[int | None, float]
+        ] = {}  # the committed offset, and when (Unix time) it was seen to move
+        self._behind: dict[TP, int] = {}  # lag as of the last look
         self._away = 0.0
         self._recovered = -1
 
@@ -96,10 +100,25 @@ class Watch:
         self._away = 0.0
         self.metrics.lag = {tp: max(0, ends[tp] - (self.app.consumer.committed_offset(tp) or 0)) for tp in mine}
         self._stood = {tp: self._stand(tp, elapsed) for tp in mine}
+        self._note_ages(mine)
         self.metrics.waiting = Counter(why for tp in mine if self.metrics.lag[tp] and (why := self.runner.wait_of(tp)))
         stalled = [tp for tp, (_, stood) in self._stood.items() if stood >= self.stall_s]
         if stalled:
             raise Stalled("\n".join(map(self._describe, sorted(stalled)[:DESCRIBED_MAX])))
+
+    def _note_ages(self, mine: set[TP]) -> None:
+        """Since when what is behind waits. A record that has not been read yet is at least as old as the lag is known."""
+        now, consumer, before = time.time(), self.app.consumer, self._moved
+        self._moved = {}
+        for tp in mine:
+            committed = consumer.committed_offset(tp)
+            kept = before.get(tp)
+            stands = kept is not None and kept[0] == committed and self._behind.get(tp, 0) > 0
+            self._moved[tp] = kept if kept is not None and stands else (committed, now)
+        self._behind = dict(self.metrics.lag)
+        behind = [tp for tp in mine if self.metrics.lag[tp]]
+        self.metrics.committed = {tp: self._moved[tp][1] for tp in behind}
+        self.metrics.oldest = {tp: min(consumer.oldest(tp) or now, self._moved[tp][1]) for tp in behind}
 
     def _mine(self) -> set[TP]:
         consumer = self.app._consumer

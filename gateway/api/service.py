@@ -84,6 +84,8 @@ class Service:
         self.jobs.tail = Tail(here, JOBS, self.jobs.hear, lambda: 0)
         self._tails = [uses, self.jobs.tail]
         self._lists = Tail(here, IN_FORCE, self.suppressed.hear, lambda: 0)
+        self.listens: Callable[[], bool] = lambda: False
+        """Whether it takes connections."""
 
     async def ready(self) -> None:
         """Return when everything that requests need has been read, and Kafka takes records."""
@@ -156,6 +158,7 @@ async def run(
         await starting
         for_ever = [asyncio.ensure_future(do()) for do in (*service.callers.for_ever(), service.run_jobs)]
         tasks += [*for_ever, asyncio.create_task(service.read_lists())]
+        service.listens = lambda: server.started and not stopping.is_set()
         opened(service)
         listening.listen(BACKLOG)  # uvicorn would a moment after we have said so
         tell_ready(f"answers REST at {settings.api}")

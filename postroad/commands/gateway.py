@@ -21,12 +21,10 @@ def gateway() -> None:
 @app.command()
 def inbound() -> None:
     """Run the inbound MX at the setting `inbound`: takes bounces and complaints, until SIGTERM."""
-    from agents.exporter import serve
-    from agents.machine import Machine
+    from agents.door import Door
     from gateway.service import run
     from postroad import logs
     from postroad.cli import CommandError
-    from topics.metrics import Metrics
 
     current = settings.load()
     if not current.inbound:
@@ -37,31 +35,24 @@ def inbound() -> None:
         log.warning(
             "return_path_secret is not set: anybody can work out the key, and forge bounces; set one secret for all"
         )
-    ends: list[Any] = []
+    door = Door(current, "inbound", current.inbound_certificate)
 
     def opened(mx: Any) -> None:
-        if current.metrics:
-            metrics = Metrics()
-            metrics.counts = mx.counts
-            told = Machine(current.data_dir, "inbound", current.inbound_certificate)
-            ends.append(serve(current.metrics, [("inbound", metrics)], also=[told]))
+        door.opened(mx.counts, mx.listens)
 
     try:
         asyncio.run(run(current, opened))
     finally:
-        for end in ends:
-            end()
+        door.end()
 
 
 @app.command()
 def smtp() -> None:
     """Take mail to send at the settings `submission` and `submission_tls`, until SIGTERM: programs sign in with a key (`postroad keys`)."""
-    from agents.exporter import serve
-    from agents.machine import Machine
+    from agents.door import Door
     from gateway.submission_service import run
     from postroad import logs
     from postroad.cli import CommandError
-    from topics.metrics import Metrics
 
     current = settings.load()
     if not current.submission and not current.submission_tls:
@@ -69,20 +60,15 @@ def smtp() -> None:
             "the settings submission and submission_tls are empty: name a host:port to take mail at, such as 0.0.0.0:587"
         )
     logs.set_up("smtp", current)
-    ends: list[Any] = []
+    door = Door(current, "smtp", current.submission_certificate)
 
-    def opened(door: Any) -> None:
-        if current.metrics:
-            metrics = Metrics()
-            metrics.counts = door.counts
-            told = Machine(current.data_dir, "smtp", current.submission_certificate)
-            ends.append(serve(current.metrics, [("smtp", metrics)], also=[told]))
+    def opened(host: Any) -> None:
+        door.opened(host.counts, host.listens, host.identity.ends)
 
     try:
         asyncio.run(run(current, opened))
     finally:
-        for end in ends:
-            end()
+        door.end()
 
 
 @app.command()
@@ -90,32 +76,25 @@ def api() -> None:
     """Answer REST at the setting `api`, until SIGTERM."""
     import uvloop
 
-    from agents.exporter import serve
-    from agents.machine import Machine
+    from agents.door import Door
     from analytics.clickhouse import connect
     from gateway.api.service import run
     from postroad import logs
     from postroad.cli import CommandError
     from postroad.commands.domains import resolver
-    from topics.metrics import Metrics
 
     current = settings.load()
     if not current.api:
         raise CommandError("the setting api is empty: name the host:port to answer at, such as 127.0.0.1:8080")
     logs.set_up("api", current)
-    ends: list[Any] = []
+    door = Door(current, "api", current.api_certificate)
 
     def opened(service: Any) -> None:
-        if current.metrics:
-            metrics = Metrics()
-            metrics.counts = service.door.counts
-            told = Machine(current.data_dir, "api", current.api_certificate)
-            ends.append(serve(current.metrics, [("api", metrics)], also=[told]))
+        door.opened(service.door.counts, service.listens, service.callers.identity.ends)
 
     warehouse = connect(current.warehouse) if current.warehouse else None
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(current, warehouse, resolver, opened))
     finally:
-        for end in ends:
-            end()
+        door.end()

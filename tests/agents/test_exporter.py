@@ -85,7 +85,7 @@ async def test_a_worker_serves_what_its_stages_count(monkeypatch):
     runner = SimpleNamespace(stage=audit.stage, metrics=Metrics())
     app = SimpleNamespace(
         runner=runner, beacon=SimpleNamespace(reattach=lambda to: None), maybe_start=nothing, stop=nothing,
-        is_ready=lambda: True,
+        is_ready=lambda: True, waits=lambda: "", installation=SimpleNamespace(stall_s=60.0),
     )  # fmt: skip
     monkeypatch.setattr(audit, "metrics", Metrics())
     runner.metrics.count("records", 7)

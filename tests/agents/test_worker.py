@@ -72,8 +72,13 @@ def test_there_is_one_module_for_each_stage():
     helpers = {
         "__init__",
         "application",
+        "describe",
+        "door",
+        "endpoint",
         "exporter",
+        "health",
         "machine",
+        "mail",
         "outputs",
         "reading",
         "repeats",
@@ -138,7 +143,7 @@ def app_of(assigned, sought, *, generation=1, rebalancing=False, ready=True):
     """What `is_ready` asks."""
     return SimpleNamespace(
         consumer=SimpleNamespace(assignment=lambda: assigned, sought=lambda: sought),
-        runner=SimpleNamespace(ready=ready, sources={"mail.outbound"}),
+        runner=SimpleNamespace(ready=ready, sources={"mail.outbound"}), _consumer=True,
         consumer_generation_id=generation, rebalancing=rebalancing,
     )  # fmt: skip
 

@@ -13,21 +13,22 @@ MAIL = {"class", "site", "source"}
 COUNTED = (
     "records", "batches", "held", "dead", "passed_over", "performed", "crowded", "flagged", "dropped", "cycles", "orphans", "two_ends", "strays", "audit_behind",
     "accepted", "refused", "put_off", "failed", "connections", "refused_connections", "sign_ins", "failed_sign_ins", "taken", "forged", "refused_recipients",
+    "adopted", "cancelled", "lost_late", "dropped_batches", "ended", "failed_ticks", "parts", "prepare_timeouts", "webhook_dead",
 )  # fmt: skip
 TOLD = {
     **{f"postroad_{name}_total": {"stage"} for name in COUNTED},
     "postroad_lag": PLACES, "postroad_waiting": {"stage", "why"},
     "postroad_warmup_used": {"source", "site"}, "postroad_warmup_allowance": {"source", "site"},
     "postroad_disk_free_bytes": set[str](), "postroad_disk_size_bytes": set[str](), "postroad_certificate_end_timestamp_seconds": {"door"},
-}  # fmt: skip
-# What no process tells yet, under the names that alerts and dashboards will find it by. When one is told it moves up.
-AWAITED = {
+    "postroad_batch_records": {"stage"}, "postroad_batch_duration_seconds": {"stage"},
     "postroad_oldest_record_age_seconds": PLACES, "postroad_commit_age_seconds": PLACES,
     "postroad_mail_accepted_total": {"class"}, "postroad_mail_delivered_total": MAIL, "postroad_mail_deferred_total": MAIL,
     "postroad_mail_bounced_total": MAIL, "postroad_mail_complained_total": MAIL,
     "postroad_source_suspended": {"site", "source"}, "postroad_warmup_paused": {"site", "source"}, "postroad_site_waiting": {"site"},
     "postroad_api_key_end_timestamp_seconds": {"tenant", "key"},
 }  # fmt: skip
+# What no process tells yet, under the names that alerts and dashboards will find it by. When one is told it moves up.
+AWAITED: dict[str, set[str]] = {}
 KNOWN = OF_PROMETHEUS | TOLD | AWAITED
 OF_EVERY_TARGET = {"job", "instance"}
 

@@ -50,6 +50,9 @@ class Consumer:
     def committed_offset(self, tp):
         return self.committed[tp]
 
+    def oldest(self, tp):
+        return getattr(self, "written", {}).get(tp)
+
     def state_of(self, tp):
         return ""
 
@@ -280,3 +283,19 @@ async def test_real_workers_that_stand_still_end_themselves_and_those_that_wait_
         for process in processes.values():
             process.kill()
             process.wait()
+
+
+async def test_ages_of_what_is_behind(scene, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("topics.stall.time.time", lambda: now[0])
+    metrics = scene.runner.metrics
+    await scene.looks(1)
+    assert metrics.oldest == metrics.committed == {}, "nothing is behind"
+    scene.consumer.end[HERE], scene.consumer.written = 15, {HERE: 900.0}
+    for _ in range(2):
+        now[0] += 5
+        await scene.looks(1)
+    assert metrics.oldest == {HERE: 900.0} and metrics.committed == {HERE: 1005.0}
+    scene.consumer.committed[HERE], scene.consumer.written, now[0] = 12, {}, 1020.0
+    await scene.looks(1)
+    assert metrics.oldest == metrics.committed == {HERE: 1020.0}, "it moved; the next has not been read yet"
