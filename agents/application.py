@@ -23,6 +23,7 @@ from topics.transport import SCHEME, settings
 
 if TYPE_CHECKING:
     from postroad.settings import Settings
+    from topics.tracing import Tracing
 
 BESIDE_SMTP_S = 600.0  # of a delivery: place in the site's rate, content, DNS with the queue before it, pool
 
@@ -45,7 +46,7 @@ def application(stage: Stage | EffectStage | BatchStage) -> Callable[[str], Stag
         shared = services()
         if isinstance(stage, EffectStage):
             fit(stage, shared.settings)
-        return build(stage, shared.installation, shared, store_options=shared.store_options())
+        return build(stage, shared.installation, shared, store_options=shared.store_options(), tracing=shared.tracing)
 
     return attribute
 
@@ -68,8 +69,9 @@ def build(
     store_options: dict[str, int] | None = None,
     clock: Callable[[], int] | None = None,
     app_settings: dict[str, Any] | None = None,
+    tracing: Tracing | None = None,
 ) -> StageApp:
-    """The app of `stage`. `services`: what handlers find as `state.services`; `start()` is awaited first."""
+    """The app of `stage`. `services`: what handlers find as `state.services`; `start()` is awaited first. `tracing`: None for off."""
     logging.disable(logging.DEBUG)  # faust.md 12: the root logger stays at DEBUG whatever -l says, 20 % of CPU
     # records in work live for one batch: at Python's 700 they are traversed again and again
     gc.set_threshold(20_000, 20, 50)
@@ -94,6 +96,7 @@ def build(
         partitions={installation.name(topic): installation.partitions_of(topic) for topic in topics},
         max_bytes=max_bytes,
         services=services, clock=clock or wall_clock, metrics=Metrics(), delivery_s=installation.delivery_s,
+        tracer=tracing.of(stage.name) if tracing is not None else None,
     )  # fmt: skip
     store = None
     if stage.tables or isinstance(stage, EffectStage):
