@@ -158,9 +158,9 @@ image-steps: setup
 lock: .local/stamps/python
 	@$(PY) -m pip install --quiet pip-tools
 	@$(PY) -m piptools compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
-	  --extra local --extra test --output-file requirements.lock pyproject.toml
+	  --extra local --extra tracing --extra test --output-file requirements.lock pyproject.toml
 	@$(PY) -m piptools compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
-	  --constraint requirements.lock --output-file deploy/docker/requirements.lock pyproject.toml
+	  --constraint requirements.lock --extra tracing --output-file deploy/docker/requirements.lock pyproject.toml
 	@$(PY) -m piptools compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
 	  --allow-unsafe --output-file deploy/docker/tools.lock deploy/docker/tools.in
 

@@ -118,21 +118,27 @@ class StageTracer:
     def end(self, spans: Iterable[Span]) -> None:
         now = time.time_ns()
         for span in spans:
-            context = _context(span.trace_id, span.span_id)
-            record = span.record
-            attributes: dict[str, str | int] = {
-                "messaging.system": "kafka", "messaging.operation.type": "process", "messaging.destination.name": record.topic,
-                "messaging.destination.partition.id": str(record.partition), "messaging.kafka.offset": record.offset,
-                "postroad.waited_ms": max(0, span.started_at // 1_000_000 - record.timestamp), **span.attributes,
-            }  # fmt: skip
-            if span.error:
-                attributes["error.type"] = span.error
-            links = (Link(_context(span.trace_id, span.link, True), _LINK),) if span.link else ()
-            parent = _context(span.trace_id, span.parent_id, True) if span.parent_id else None
-            self._told(f"{self._stage} {record.topic}", context, parent, attributes, SpanKind.CONSUMER, span.started_at, now, links,
-                       _FAILED if span.error else _FINE)  # fmt: skip
-            if span.phases:
-                self._phases(span, context)
+            try:
+                self._end(span, now)
+            except Exception:  # the mail has gone its way: no fault in here may end its worker
+                log.exception("tracing: a span of %s is lost", self._stage)
+
+    def _end(self, span: Span, now: int) -> None:
+        context = _context(span.trace_id, span.span_id)
+        record = span.record
+        attributes: dict[str, str | int] = {
+            "messaging.system": "kafka", "messaging.operation.type": "process", "messaging.destination.name": record.topic,
+            "messaging.destination.partition.id": str(record.partition), "messaging.kafka.offset": record.offset,
+            "postroad.waited_ms": max(0, span.started_at // 1_000_000 - record.timestamp), **span.attributes,
+        }  # fmt: skip
+        if span.error:
+            attributes["error.type"] = span.error
+        links = (Link(_context(span.trace_id, span.link, True), _LINK),) if span.link else ()
+        parent = _context(span.trace_id, span.parent_id, True) if span.parent_id else None
+        self._told(f"{self._stage} {record.topic}", context, parent, attributes, SpanKind.CONSUMER, span.started_at, now, links,
+                   _FAILED if span.error else _FINE)  # fmt: skip
+        if span.phases:
+            self._phases(span, context)
 
     def _phases(self, span: Span, parent: SpanContext) -> None:
         """Of a phase its length is known; the last one ended with the effect."""
