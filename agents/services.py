@@ -112,7 +112,9 @@ def _tracing(settings: Settings, installation: Installation) -> Tracing | None:
     try:
         from topics.tracing import Tracing, otlp
     except ImportError as error:
-        raise SettingsError(f"tracing_endpoint wants OpenTelemetry ({error}): pip install 'postroad[tracing]'") from None
+        raise SettingsError(
+            f"tracing_endpoint wants OpenTelemetry ({error}): pip install 'postroad[tracing]'"
+        ) from None
     roots = [installation.name(topic) for topic in (SUBMISSIONS, BROADCASTS)]
     return Tracing(otlp(settings.tracing_endpoint), Sampling(settings.trace_sample), roots, version("postroad"))
 

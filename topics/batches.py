@@ -113,7 +113,9 @@ class BatchRunner(Runner):
                 break
         self.wait_over(self)
 
-    def _trace(self, tracer: Tracer, batches: list[Batch], began: int, refused: list[tuple[tuple[int, int], Any, Exception]]) -> None:
+    def _trace(
+        self, tracer: Tracer, batches: list[Batch], began: int, refused: list[tuple[tuple[int, int], Any, Exception]]
+    ) -> None:
         """Of each record that is traced, that the store has it now."""
         errors = {place: error for place, _, error in refused}
         spans = []

@@ -666,7 +666,11 @@ class EffectRunner(Runner):
                 if error := task.exception():
                     raise error
                 result = task.result()
-                told = self._settler(item.value, result, view) if span is None else span.settle(self.stage, item.value, result, view)
+                told = (
+                    self._settler(item.value, result, view)
+                    if span is None
+                    else span.settle(self.stage, item.value, result, view)
+                )
                 for output in outputs_of(told):
                     self.add(outputs, output, item.place)
                 changes = view.changes()

@@ -126,7 +126,9 @@ class Scripted:
         if span is not None:
             span.performed_at = time.time_ns()
         settler = stage.settler
-        call = partial(settler, value, result, view) if span is None else partial(span.settle, stage, value, result, view)
+        call = (
+            partial(settler, value, result, view) if span is None else partial(span.settle, stage, value, result, view)
+        )
         found = self._settled(view, record, call, span)
         self.database.write(view.entries())
         return found

@@ -18,7 +18,9 @@ from topics.state import View
 
 HEADER = "traceparent"
 ATTEMPT = "postroad-attempt"  # header: the span id of the last delivery attempt, which the next one links to
-PASSED_ON = 20  # outputs of one record that carry its trace on: a submission of a thousand recipients is no flood of spans
+PASSED_ON = (
+    20  # outputs of one record that carry its trace on: a submission of a thousand recipients is no flood of spans
+)
 BURST = 10.0  # submissions of a tenant that may be traced in a row, at any rate
 TENANTS_MAX = 10_000  # of which it is remembered how many were traced
 TEXT_MAX = 200  # characters of an attribute

@@ -53,7 +53,9 @@ class Quiet(SpanExporter):
             result = SpanExportResult.FAILURE
         if result is not SpanExportResult.SUCCESS:
             if not self._lost:
-                log.warning("tracing: the collector at %s does not take spans: they are dropped until it does", self._where)
+                log.warning(
+                    "tracing: the collector at %s does not take spans: they are dropped until it does", self._where
+                )
             self._lost += len(spans)
         elif self._lost:
             log.warning("tracing: the collector at %s takes spans again; %d were dropped", self._where, self._lost)
@@ -146,7 +148,15 @@ class StageTracer:
         for phase, ms in span.phases.items():
             began, at = at, at + 1_000_000 * ms
             context = _context(span.trace_id, os.urandom(8).hex())
-            self._told(f"smtp {phase}", context, parent, {}, SpanKind.CLIENT, max(began, span.started_at), max(at, span.started_at))
+            self._told(
+                f"{self._stage} {phase}",
+                context,
+                parent,
+                {},
+                SpanKind.CLIENT,
+                max(began, span.started_at),
+                max(at, span.started_at),
+            )
 
     def _told(
         self, name: str, context: SpanContext, parent: SpanContext | None, attributes: Mapping[str, str | int], kind: SpanKind,

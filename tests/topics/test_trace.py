@@ -156,7 +156,12 @@ async def test_an_output_goes_on_with_the_trace_and_the_span_says_what_it_was(tr
 async def test_a_stage_behind_the_first_traces_what_says_that_it_is_traced_and_nothing_else():
     traces = Traces(roots=())
     runner = Scripted(doubling(), tracer=traces.tracing.of("s"))
-    for headers in ((), (("tenant", b"acme"),), ((HEADER, GOOD[:-2] + b"00"),), *(((HEADER, bad),) for bad in MALFORMED)):
+    for headers in (
+        (),
+        (("tenant", b"acme"),),
+        ((HEADER, GOOD[:-2] + b"00"),),
+        *(((HEADER, bad),) for bad in MALFORMED),
+    ):
         (output,) = await runner.feed(SOURCE, event(1), headers=headers)
         assert output.headers == (("tenant", b"acme"),)
     assert traces.spans == () and runner.dead_letters == []
@@ -250,7 +255,9 @@ async def test_spans_of_a_batch_end_when_it_is_written_and_once(tmp_path, produc
     assert [span.parent is None for span in traces.spans] == [False, False, False, True]
 
 
-async def test_a_record_that_fails_is_a_dead_letter_with_its_headers_and_a_span_with_an_error(tmp_path, producer, traces):
+async def test_a_record_that_fails_is_a_dead_letter_with_its_headers_and_a_span_with_an_error(
+    tmp_path, producer, traces
+):
     runner = running(doubling(), tmp_path, producer, traces)
     hostile = [((HEADER, bad),) for bad in MALFORMED if bad is not None]
     batch = records(*hostile, ((HEADER, GOOD),), values=[*[event(1)] * len(hostile), b"no record"])
@@ -269,7 +276,9 @@ async def test_where_nothing_is_traced_headers_are_not_passed_on(tmp_path, produ
 
 async def test_an_effect_has_its_phases_and_the_next_attempt_a_link(tmp_path, producer):
     traces = Traces(roots=())
-    stage = EffectStage("e", reads=[SOURCE], writes=[TARGET], told=lambda result: ({"n": result}, {"connect": 20, "body": 10}))
+    stage = EffectStage(
+        "e", reads=[SOURCE], writes=[TARGET], told=lambda result: ({"n": result}, {"connect": 20, "body": 10})
+    )
 
     @stage.perform
     async def perform(value, state, possible_duplicate):
@@ -290,13 +299,18 @@ async def test_an_effect_has_its_phases_and_the_next_attempt_a_link(tmp_path, pr
     for _ in range(40):
         await runner._cycle()
         await asyncio.sleep(0.01)
-    spans = {span.attributes["messaging.kafka.offset"]: span for span in traces.spans if span.name == f"e {SOURCE.name}"}
+    spans = {
+        span.attributes["messaging.kafka.offset"]: span for span in traces.spans if span.name == f"e {SOURCE.name}"
+    }
     assert sorted(spans) == [0, 1, 3]
     assert [link.context.span_id for link in spans[1].links] == [int(LAST, 16)] and not spans[0].links
     assert spans[3].attributes["error.type"] == "ValueError" and spans[0].attributes["n"] == 7
     for offset in (0, 1):
         phases = [span for span in traces.spans if span.parent.span_id == spans[offset].context.span_id]
-        assert [(phase.name, (phase.end_time - phase.start_time) // 1_000_000) for phase in phases] == [("smtp connect", 20), ("smtp body", 10)]
+        assert [(phase.name, (phase.end_time - phase.start_time) // 1_000_000) for phase in phases] == [
+            ("e connect", 20),
+            ("e body", 10),
+        ]
         assert spans[offset].start_time <= phases[0].start_time and phases[0].end_time == phases[1].start_time
         assert phases[1].end_time <= spans[offset].end_time
     headers = [dict(those) for those in written(producer)]
@@ -321,7 +335,10 @@ async def test_the_store_has_what_was_traced(tmp_path, producer):
     batch = records((), ((HEADER, GOOD),), ((HEADER, GOOD),), ((HEADER, b"0" * (1 << 20)),))
     await runner._flush([Batch(HERE, batch, 1)])
     stored, refused = traces.spans
-    assert (stored.attributes["messaging.kafka.offset"], stored.attributes["postroad.kind"]) == (1, batch and event(1)["kind"])
+    assert (stored.attributes["messaging.kafka.offset"], stored.attributes["postroad.kind"]) == (
+        1,
+        batch and event(1)["kind"],
+    )
     assert stored.end_time - stored.start_time >= 20_000_000
     assert refused.attributes["error.type"] == "ValueError" and "error.type" not in stored.attributes
 
