@@ -106,7 +106,7 @@ class Services:
 
 
 def _tracing(settings: Settings, installation: Installation) -> Tracing | None:
-    """None where nothing is traced: OpenTelemetry takes 15 MiB to import."""
+    """None where nothing is traced: OpenTelemetry is not even imported then."""
     if not settings.tracing_endpoint:
         return None
     try:

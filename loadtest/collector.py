@@ -44,7 +44,7 @@ def _attributes(of: Any) -> dict[str, Any]:
 
 class Collector:
     """`with Collector() as collector`: `url` for the setting tracing_endpoint; `spans` so far; `requests` and `refused`, those of another
-    path or that are none; `away`: answer 503."""
+    path or that are none; `away`: refuse all."""
 
     def __init__(self) -> None:
         self.spans: list[Told] = []
@@ -77,7 +77,7 @@ class Collector:
         """A request; returns the status of its answer."""
         self.requests += 1
         if self.away:
-            return 503
+            return 403  # not tried again
         try:
             if path != PATH:
                 raise ValueError(path)
