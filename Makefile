@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 
-.PHONY: help setup demo test check send up bench-hop bench-peers bench-smoke bench-spike bench-scale bench-venv lock-bench bench-latency bench-capacity bench-recovery bench-judgement bench-analytics restart-drill drill-scale image-steps \
+.PHONY: help setup demo test check send up bench-hop bench-peers bench-smoke bench-spike bench-scale bench-venv lock-bench bench-latency bench-capacity bench-tracing bench-recovery bench-judgement bench-analytics restart-drill drill-scale image-steps \
   drill drill-restore drill-upgrade drill-region \
   chaos chaos-short chaos-setup check-delivery check-delivery-short delivery-setup check-analytics check-analytics-short check-doors check-doors-short fuzz lock clean
 
@@ -18,7 +18,7 @@ help:
 	@echo 'make check        ruff, mypy --strict, layers'
 	@echo 'make bench-peers [SHORT=1] [CASES=2k-rsa]   messages a second and CPU beside Postfix with OpenDKIM, Haraka, a plain relay'
 	@echo 'make bench-hop    CPU of one hop beside quixstreams, bytewax, stock Faust and the bare client; bench-smoke: a guard, for CI'
-	@echo 'make bench-latency, bench-capacity   one mail alone and at rates; as many as go'
+	@echo 'make bench-latency, bench-capacity   one mail alone and at rates; as many as go; bench-tracing: what tracing costs'
 	@echo 'make bench-spike, bench-scale [PARTS="tenants size"]   ten times what it can; cost per message as things grow'
 	@echo 'make bench-recovery   a million keys after the loss of RocksDB, and after a kill'
 	@echo 'make bench-judgement [WRONG=1]   bounces, replies and complaints judged, beside flufl.bounce; what was wrong'
@@ -86,6 +86,9 @@ bench-latency: setup
 
 bench-capacity: setup
 	@$(PY) -m loadtest.bench_capacity
+
+bench-tracing: setup
+	@$(PY) -m loadtest.bench_tracing
 
 bench-recovery: setup
 	@$(PY) -m loadtest.bench_recovery
@@ -158,9 +161,9 @@ image-steps: setup
 lock: .local/stamps/python
 	@$(PY) -m pip install --quiet pip-tools
 	@$(PY) -m piptools compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
-	  --extra local --extra test --output-file requirements.lock pyproject.toml
+	  --extra local --extra tracing --extra test --output-file requirements.lock pyproject.toml
 	@$(PY) -m piptools compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
-	  --constraint requirements.lock --output-file deploy/docker/requirements.lock pyproject.toml
+	  --constraint requirements.lock --extra tracing --output-file deploy/docker/requirements.lock pyproject.toml
 	@$(PY) -m piptools compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
 	  --allow-unsafe --output-file deploy/docker/tools.lock deploy/docker/tools.in
 

@@ -24,6 +24,7 @@ from topics.transport import SCHEME, settings
 
 if TYPE_CHECKING:
     from postroad.settings import Settings
+    from topics.tracing import Tracing
 
 BESIDE_SMTP_S = 600.0  # of a delivery: place in the site's rate, content, DNS with the queue before it, pool
 
@@ -49,7 +50,7 @@ def application(stage: Stage | EffectStage | BatchStage) -> Callable[[str], Stag
         logging_config = logs.config("worker", shared.settings)  # where Faust's own command runs it
         return build(
             stage, shared.installation, shared, store_options=shared.store_options(),
-            app_settings={"logging_config": logging_config},
+            tracing=shared.tracing, app_settings={"logging_config": logging_config},
         )  # fmt: skip
 
     return attribute
@@ -73,8 +74,9 @@ def build(
     store_options: dict[str, int] | None = None,
     clock: Callable[[], int] | None = None,
     app_settings: dict[str, Any] | None = None,
+    tracing: Tracing | None = None,
 ) -> StageApp:
-    """The app of `stage`. `services`: what handlers find as `state.services`; `start()` is awaited first."""
+    """The app of `stage`. `services`: what handlers find as `state.services`; `start()` is awaited first. `tracing`: None for off."""
     logging.disable(logging.DEBUG)  # faust.md 12: the root logger stays at DEBUG whatever -l says, 20 % of CPU
     # records in work live for one batch: at Python's 700 they are traversed again and again
     gc.set_threshold(20_000, 20, 50)
@@ -99,6 +101,7 @@ def build(
         partitions={installation.name(topic): installation.partitions_of(topic) for topic in topics},
         max_bytes=max_bytes,
         services=services, clock=clock or wall_clock, metrics=Metrics(), delivery_s=installation.delivery_s,
+        tracer=tracing.of(stage.name) if tracing is not None else None,
     )  # fmt: skip
     store = None
     if stage.tables or isinstance(stage, EffectStage):

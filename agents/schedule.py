@@ -17,10 +17,11 @@ from avro.records import Decision, Order, Scheduled
 from postroad import ids, orders
 from postroad.events import ending, event
 from postroad.orders import Orders
-from tables import cancelled, due, sites
+from tables import cancelled, due, sites, traced
 from tables.cancelled import CANCELLED
 from tables.due import BEGINNING, DUE, NEVER, WAITING, Waiting
 from tables.sites import APPLIED, FLUSHED, SITES
+from tables.traced import TRACED
 from topics.catalogue import ACCEPTED, DECISIONS, ENDINGS, EVENTS, ORDERS, SCHEDULED, SCORED, VALIDATED, Output
 from topics.stage import Stage
 from topics.state import View
@@ -32,7 +33,7 @@ OWN_TIME = ("held", "send-at")  # who waits for these does not wait to be tried:
 BACK = {"accepted": ACCEPTED, "validated": VALIDATED, "scored": SCORED}
 
 stage = Stage(NAME, reads=[SCHEDULED, DECISIONS, rescheduling.SOURCE], writes=[*BACK.values(), EVENTS, ENDINGS],
-              tables=[DUE, WAITING, CANCELLED, BEGINNING, SITES, APPLIED, FLUSHED, rescheduling.TABLE], follows=[ORDERS])  # fmt: skip
+              tables=[DUE, WAITING, CANCELLED, BEGINNING, SITES, APPLIED, FLUSHED, rescheduling.TABLE, TRACED], follows=[ORDERS])  # fmt: skip
 __getattr__ = application(stage)
 
 
@@ -57,8 +58,7 @@ def hold(entry: Scheduled, state: View) -> Output | None:
     until = entry["due_at"] if entry["due_at"] is not None else min(message["expires_at"], NEVER)
     flush = sites.flush_of(entry, known, state) if entry["reason"] not in OWN_TIME else None
     until = min(until, state.now) if flush else until
-    state.due.put(due.key(until, message_id), entry)
-    state.waiting.put(message_id, Waiting(round, until, cleared))
+    due.keep(entry, until, state)
     state.sites.put(sites.key(message), until)
     if until < (state.beginning.get("") or 0):
         state.beginning.put("", until)
@@ -95,7 +95,7 @@ def decide(decision: Decision, state: View) -> Iterator[Output]:
             again = hold({**entry, "due_at": until, "reason": "send-at"}, state)
             yield from (again,) if again else ()
         else:
-            yield _back(entry)
+            yield _back(entry, state)
 
 
 @stage.every(TICK_SECONDS)
@@ -109,7 +109,7 @@ def release(state: View) -> Iterator[Output]:
             why = f"waited: {entry['reason']}"
             yield ENDINGS.send(ending(message, "expired", state.now, NAME, "expired", detail=why))
         else:
-            yield _back(entry)
+            yield _back(entry, state)
 
 
 @stage.every(TICK_SECONDS)
@@ -135,7 +135,7 @@ def _apply(order: Order, key: bytes, until: int, state: View) -> Iterator[Output
     elif order["action"] == "flush" and entry["at"] <= order["at"] and entry["reason"] not in OWN_TIME:
         sites.forget(entry, until, state)
         yield _flushed(entry, order, state)
-        yield _back(entry)
+        yield _back(entry, state)
 
 
 def _flushed(entry: Scheduled, order: Order, state: View) -> Output:
@@ -144,7 +144,7 @@ def _flushed(entry: Scheduled, order: Order, state: View) -> Output:
                              detail=order.get("reason", "")))  # fmt: skip
 
 
-def _back(entry: Scheduled) -> Output:
+def _back(entry: Scheduled, state: View) -> Output:
     message = entry["message"]
     message["round"] += 1
-    return BACK[entry["return_to"]].send(message)
+    return BACK[entry["return_to"]].send(message, headers=traced.headers(message, state))

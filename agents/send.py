@@ -22,7 +22,7 @@ from postroad.dkim import DkimError
 from postroad.events import ending, event
 from postroad.mime import needs_smtputf8
 from postroad.orders import Orders
-from postroad.outcomes import Expired, Parked, Sent, busy, local, refused_until, standings
+from postroad.outcomes import Expired, Parked, Sent, busy, local, refused_until, standings, told
 from postroad.retry import put_off
 from postroad.smtp import Envelope, Place, Reply
 from tables import deliveries, shaping, usage
@@ -40,7 +40,7 @@ SOURCES_MAX = 3  # tried in one attempt, where a site turns sources away
 stage = EffectStage(NAME, reads=[OUTBOUND, OUTBOUND_BROADCAST], writes=[ATTEMPTS, EVENTS, SCHEDULED, ENDINGS],
                     tables=[RATE_LIMITS, DELIVERIES, SHAPING, WARMUP, WINDOWS],
                     identity=lambda message: message["message_id"],
-                    key_limit=lambda key, services: services.messages_at_once(key), owner_header=TENANT)  # fmt: skip
+                    key_limit=lambda key, services: services.messages_at_once(key), owner_header=TENANT, told=told)  # fmt: skip
 __getattr__ = application(stage)
 
 

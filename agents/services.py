@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import cache, lru_cache
-from typing import Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from avro.records import Grade, Order, Tenant, Webhook
 from postroad.content import Contents, ContentStore
@@ -16,14 +17,18 @@ from postroad.egress import Pool
 from postroad.lame import Lame
 from postroad.reputation import counts_of_today
 from postroad.retry import RetrySchedule
-from postroad.settings import Settings, load
+from postroad.settings import Settings, SettingsError, load
 from postroad.shaping.policy import Watched
 from postroad.smtp import AioTransport, Client
 from postroad.smtp import Pool as Connections
 from postroad.webhooks.notifier import Notifier
-from topics.catalogue import ORDERS, STANDINGS, TENANTS, WEBHOOKS
+from topics.catalogue import BROADCASTS, ORDERS, STANDINGS, SUBMISSIONS, TENANTS, WEBHOOKS
 from topics.follower import Follower
 from topics.installation import Installation
+from topics.trace import Sampling
+
+if TYPE_CHECKING:
+    from topics.tracing import Tracing
 
 
 class Services:
@@ -45,6 +50,7 @@ class Services:
         self.shaping = Watched(settings.shaping, settings.limits())
         self.departures = Departures(complaints=self.complaints, standings=self.standings)
         self.lame = Lame()
+        self.tracing = _tracing(settings, self.installation)
         self._client: Client | None = None
         self._at_once = lru_cache(maxsize=8192)(self._connections_twice)
 
@@ -53,8 +59,11 @@ class Services:
         await asyncio.gather(self.tenants.ready(), self.orders.ready(), self.standings.ready(), self.webhooks.ready())
 
     async def close(self) -> None:
-        """End what is under way to webhooks, and close its connections: what has no result yet is tried again by the next worker."""
+        """End what is under way to webhooks, and close its connections: what has no result yet is tried again by the next worker. Give
+        the last spans away."""
         await self.notifier.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
 
     def complaints(self, source: str) -> tuple[int, int]:
         """Of the mail of a source today: sent, complained of."""
@@ -94,6 +103,20 @@ class Services:
         for place in set(places).difference(are_open):
             await pool.close_site(place)  # at once: only when its next connection may begin is remembered
         await closing
+
+
+def _tracing(settings: Settings, installation: Installation) -> Tracing | None:
+    """None where nothing is traced: OpenTelemetry is not even imported then."""
+    if not settings.tracing_endpoint:
+        return None
+    try:
+        from topics.tracing import Tracing, otlp
+    except ImportError as error:
+        raise SettingsError(
+            f"tracing_endpoint wants OpenTelemetry ({error}): pip install 'postroad[tracing]'"
+        ) from None
+    roots = [installation.name(topic) for topic in (SUBMISSIONS, BROADCASTS)]
+    return Tracing(otlp(settings.tracing_endpoint), Sampling(settings.trace_sample), roots, version("postroad"))
 
 
 @cache

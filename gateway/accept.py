@@ -7,6 +7,8 @@ here without a word from anybody.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from avro.records import Submission
 from gateway.writer import KafkaProducer
 from postroad.content import ContentStore
@@ -30,16 +32,16 @@ class Acceptor:
         try again later), gateway.writer.TooLarge."""
         return ids_of(submission, await self.write(submission))
 
-    async def write(self, submission: Submission) -> Place:
+    async def write(self, submission: Submission, headers: Sequence[tuple[str, bytes]] = ()) -> Place:
         """Where the submission is. Large files, and a large raw message, go to the content store first, and are replaced in `submission` by
-        references. Raises as `accept`."""
+        references. `headers`: of the record. Raises as `accept`."""
         for attachment in submission.get("attachments", []):
             content = attachment["content"]
             if isinstance(content, bytes) and len(content) > INLINE_MAX:
                 attachment["content"] = await self._contents.put_blob(content)
         if len(raw := submission.get("raw") or b"") > RAW_MAX:
             submission["raw"], submission["raw_blob"] = None, await self._contents.put_blob(raw)
-        return await self._producer.send(lane_of(submission), submission)
+        return await self._producer.send(lane_of(submission), submission, headers)
 
 
 def lane_of(submission: Submission) -> Topic[Submission]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from avro.records import Message
@@ -59,6 +59,22 @@ class Expired(NamedTuple):
     """Nothing was tried: its time is over."""
 
     possible_duplicate: bool
+
+
+def told(outcome: Sent | Parked | Expired | None) -> tuple[dict[str, str | int], Mapping[str, int] | None]:
+    """What a trace tells of it: where it was tried and how that ended, and ms in each phase of SMTP; None where nothing was tried. Replies
+    stay out: they quote addresses."""
+    if isinstance(outcome, Parked):
+        return {"postroad.outcome": f"parked: {outcome.reason}"}, None
+    if not isinstance(outcome, Sent):
+        return {"postroad.outcome": "expired" if outcome else "was tried before"}, None
+    result = outcome.result
+    return {
+        "postroad.outcome": "delivered" if result.delivered else result.outcome, "postroad.phase": result.phase,
+        "postroad.source": outcome.source, "postroad.possible_duplicate": outcome.possible_duplicate, "server.address": result.mx_host,
+        "network.peer.address": result.mx_address, "smtp.reply_code": result.reply.code, "smtp.enhanced_code": result.reply.enhanced,
+        "tls.cipher": result.tls,
+    }, result.phases  # fmt: skip
 
 
 def local(reply: Reply) -> Result:

@@ -218,6 +218,13 @@ class Settings(BaseSettings):
     metrics: Annotated[str, AfterValidator(_optional_host_port)] = Field(
         "", description="host:port where a worker answers Prometheus; empty: nowhere")  # fmt: skip
 
+    tracing_endpoint: str = Field(
+        "", pattern=r"^(https?://.+)?$",
+        description="URL of an OpenTelemetry collector (OTLP over HTTP), such as http://127.0.0.1:4318; empty: nothing is traced")  # fmt: skip
+    trace_sample: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        {"default": 0.01},
+        description="share of a tenant's submissions that are traced at most, by tenant; `default`: of those not named, 0 without it")  # fmt: skip
+
     dns_servers: HostPorts = Field(
         [], description="resolvers, host:port, in the environment separated by commas; empty: the system's")  # fmt: skip
     dns_timeout_s: Seconds = Field(5.0, description="of one look-up with its repeats; later: put off, seconds")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from avro.records import Scheduled
+from tables import traced
 from tables.values import packed, to_int
 from topics.codec import Codec
 from topics.state import Table, View
@@ -47,6 +48,14 @@ def key(due_at: int, message_id: str) -> bytes:
 def due_at(key: bytes) -> int:
     """The time inside a key of `due`."""
     return int.from_bytes(key[:8], "big")
+
+
+def keep(entry: Scheduled, until: int, state: View) -> None:
+    """It waits until then (ms)."""
+    message = entry["message"]
+    state.due.put(key(until, message["message_id"]), entry)
+    state.waiting.put(message["message_id"], Waiting(message["round"], until, message["cleared"]))
+    traced.keep(message, state)
 
 
 def come(state: View, most: int) -> Iterator[tuple[int, Scheduled]]:

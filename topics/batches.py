@@ -18,6 +18,7 @@ from topics.codec import DecodeError, UnknownSchema
 from topics.consumer import Batch
 from topics.runner import Runner, Wiring, give_up
 from topics.stage import BatchStage
+from topics.trace import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class BatchRunner(Runner):
     async def _flush(self, batches: list[Batch]) -> None:
         """Until the batches are stored, or not ours any more."""
         while batches := [batch for batch in batches if await self.consumer.begin_effects(batch)]:
-            started = time.monotonic()
+            started, began = time.monotonic(), time.time_ns()
             self.wait(self, "store", limit_s=self.stage.store_s)
             try:
                 refused = await self._store(batches)
@@ -107,8 +108,27 @@ class BatchRunner(Runner):
                 for batch in batches:
                     self.consumer.finish(batch)
                     self.metrics.batch(len(batch.records), time.monotonic() - started)
+                if self.tracer is not None:
+                    self._trace(self.tracer, batches, began, refused)
                 break
         self.wait_over(self)
+
+    def _trace(
+        self, tracer: Tracer, batches: list[Batch], began: int, refused: list[tuple[tuple[int, int], Any, Exception]]
+    ) -> None:
+        """Of each record that is traced, that the store has it now."""
+        errors = {place: error for place, _, error in refused}
+        spans = []
+        for batch in batches:
+            for record in batch.records:
+                if record.headers and (span := tracer.begin(record)) is not None:
+                    span.started_at = began
+                    if error := errors.get((record.partition, record.offset)):
+                        span.fail(error)
+                    else:
+                        span.about(self.decoded(record))
+                    spans.append(span)
+        tracer.end(spans)
 
     def doing(self, tp: TP) -> str:
         return (

@@ -45,6 +45,7 @@ from topics.outputs import Outputs
 from topics.runner import PERFORMED, REST_MAX_SECONDS, SWEEP_SECONDS, Runner, Store, TooMuchChange, Wiring, give_up
 from topics.stage import EffectStage, outputs_of
 from topics.state import View
+from topics.trace import Span
 
 log = logging.getLogger(__name__)
 
@@ -141,13 +142,14 @@ class Item:
     """One record in work. `value`: decoded, or the error that says why not, from its first turn on: a whole window of decoded
     records is 150 MB, and half of the processor's time in the garbage collector. `identity`: None where it has none."""
 
-    __slots__ = ("batch", "identity", "place", "record", "value", "window")
+    __slots__ = ("batch", "identity", "place", "record", "span", "value", "window")
 
     def __init__(self, window: Window, record: Any, batch: Batch):
         self.window, self.record, self.batch = window, record, batch
         self.place: tuple[TP, int] = (window.tp, record.offset)
         self.value: Any = None
         self.identity: str | None = None
+        self.span: Span | None = None
 
 
 class EffectRunner(Runner):
@@ -447,12 +449,15 @@ class EffectRunner(Runner):
         self.metrics.count("performed")
         if possible_duplicate:
             self.metrics.count("flagged")
+        span = item.span = None if self.tracer is None else self.tracer.begin(item.record)
         try:
             if isinstance(item.value, Exception):
                 raise item.value
             return await self._performer(item.value, self._view(item), possible_duplicate)
         finally:
             self._leave(item)
+            if span is not None:
+                span.performed_at = time.time_ns()
 
     def _view(self, item: Item) -> View:
         view = self.store.view(item.record.partition)
@@ -594,6 +599,8 @@ class EffectRunner(Runner):
                 freed[item.batch] += len(item.record.value or b"")
                 ended[item.window] += 1
                 self._again(item, [])
+                if item.span is not None and self.tracer is not None:
+                    self.tracer.end([item.span])
         for window, n in ended.items():
             self._hold(window, -n)
         for batch, size in freed.items():
@@ -654,10 +661,19 @@ class EffectRunner(Runner):
         for n, (item, task) in enumerate(items):
             view.begin()
             view.record = item.record
+            if self.tracer is not None and item.span is None:  # crowded out, or begun before a rebalance
+                item.span = self.tracer.begin(item.record)
+            span = item.span
             try:
                 if error := task.exception():
                     raise error
-                for output in outputs_of(self._settler(item.value, task.result(), view)):
+                result = task.result()
+                told = (
+                    self._settler(item.value, result, view)
+                    if span is None
+                    else span.settle(self.stage, item.value, result, view)
+                )
+                for output in outputs_of(told):
                     self.add(outputs, output, item.place)
                 changes = view.changes()
                 room -= self.store.size(changes)
@@ -671,6 +687,8 @@ class EffectRunner(Runner):
             except Exception as exc:
                 outputs.drop(item.place)
                 self.dead(outputs, item.record, exc, item.place, performed=exc is not item.value)
+                if span is not None:
+                    span.fail(exc)
             else:
                 view.keep()
                 entries.update(changes)

@@ -79,6 +79,9 @@ class Outputs:
         self.producer, self.partitions, self.max_bytes = producer, partitions, max_bytes
         self.pending: dict[tuple[str, int], list[Record]] = defaultdict(list)
         self.refused: list[Refused] = []
+        self.spans: list[
+            Any
+        ] = []  # topics.trace.Span, of inputs that are traced: they end when what they led to is written
 
     def add(
         self,

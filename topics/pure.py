@@ -223,6 +223,8 @@ class StageRunner(Runner):
                 mark = part[-1].offset if part else None
                 if not await self._write(batch, view, entries, outputs, {} if mark is None else {source: mark}):
                     return False
+                if outputs.spans and self.tracer is not None:
+                    self.tracer.end(outputs.spans)
                 if todo := todo[n:]:
                     fit = self._fit(n, entries, outputs)
             self.consumer.finish(batch)
@@ -286,6 +288,8 @@ class StageRunner(Runner):
                 record = todo[0]
                 outputs.drop(record.offset)
                 self.dead(outputs, record, refused, record.offset)
+                for span in outputs.spans:
+                    span.fail(refused)
                 return n, self._view(partition, found), {}, outputs
             n = min(n // 2, self._fit(n, entries, outputs) or n)
 
@@ -304,6 +308,7 @@ class StageRunner(Runner):
         handler: Handler = self._handlers[topic]
         decode, add, keep = self.codec_of[topic].decode, self.add, view.keep
         head_of, glance = self._glances.get(topic, (None, None))
+        tracer, span = self.tracer, None
         for record in todo:
             offset = record.offset
             view.record = record
@@ -313,6 +318,10 @@ class StageRunner(Runner):
                         continue
                 except Exception:  # the handler, or its codec, says what is wrong
                     pass
+            if tracer is not None:
+                view.trace = span = tracer.begin(record)
+                if span is not None:
+                    outputs.spans.append(span)
             try:
                 if values and (value := values.pop(offset, None)) is not None:
                     if isinstance(value, DecodeError):
@@ -322,7 +331,7 @@ class StageRunner(Runner):
                         value = decode(record.value)
                     except (TypeError, UnknownSchema):  # no value, or a schema that the registry may not have
                         value = self.decode(record)
-                result = handler(value, view)
+                result = handler(value, view) if span is None else span.handle(handler, value, view)
                 if type(result) is Output:
                     add(outputs, result, offset)
                 else:
@@ -334,6 +343,8 @@ class StageRunner(Runner):
                 view.begin()
                 outputs.drop(offset)
                 self.dead(outputs, record, exc, offset)
+                if span is not None:
+                    span.fail(exc)
             else:
                 keep()
 

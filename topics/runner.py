@@ -30,6 +30,7 @@ from topics.metrics import Metrics
 from topics.outputs import Outputs, OutputTooLarge
 from topics.stage import Declared
 from topics.state import Database, View
+from topics.trace import Tracer
 from topics.unreadable import Unreadable
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,8 @@ class Store(Protocol):
 @dataclass(frozen=True)
 class Wiring:
     """What an installation gives a runner. `names`: full name of each topic; `partitions` and `max_bytes` by full name;
-    `delivery_s`: a delivery that takes longer ends the worker, which starts again at the committed offset."""
+    `delivery_s`: a delivery that takes longer ends the worker, which starts again at the committed offset; `tracer`: None where nothing is
+    traced."""
 
     names: Mapping[Topic[Any], str]
     codecs: Mapping[Topic[Any], Codec]
@@ -96,6 +98,7 @@ class Wiring:
     clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     metrics: Metrics = field(default_factory=Metrics)
     delivery_s: float = 60.0
+    tracer: Tracer | None = None
 
 
 def give_up(exc: BaseException) -> None:
@@ -111,6 +114,7 @@ class Runner:
 
     def __init__(self, app: faust.App, stage: Declared, wiring: Wiring, store: Store | None):
         self.app, self.stage, self.wiring, self.store, self.metrics = app, stage, wiring, store, wiring.metrics
+        self.tracer = wiring.tracer
         names = [wiring.names[topic] for topic in stage.reads]
         if len({wiring.partitions[name] for name in names}) != 1:
             raise ValueError(f"stage {stage.name}: its sources must have the same number of partitions: {names}")

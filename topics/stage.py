@@ -13,7 +13,7 @@ A handler of a pure stage has no effect but its return value and its changes to 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -148,6 +148,8 @@ class EffectStage(Declared):
 
     `effect_s`: an effect that takes longer hangs, and the worker is started again (topics/stall.py). Its own time limits, all
     together, stay below: agents/application.py sets it from the time-outs of SMTP.
+
+    `told(result)`: what a trace tells of an effect, as attributes and ms in each of its phases, one after another; None: it was none.
     """
 
     limit: int = 200  # effects at once; those that take long do not count (topics/effects.py)
@@ -159,6 +161,7 @@ class EffectStage(Declared):
     settler: Callable[[Any, Any, View], Outputs] | None = None
     crowder: Callable[[Any, View, int], Any] | None = None
     loser: Callable[[int, Any], Awaitable[None]] | None = None
+    told: Callable[[Any], tuple[dict[str, str | int], Mapping[str, int] | None]] | None = None
 
     def perform(self, function: F) -> F:
         """The effect: `await perform(record, state, possible_duplicate) -> result`."""

@@ -85,7 +85,8 @@ class View:
     """One partition for the time of one write: `state.<table>.get/put/delete/scan`.
 
     Beside the tables a handler finds here: `now` (ms), `record` (the Kafka record in work), `services` (what the process
-    gave the stage: settings, tenants, resolver, ...) and `found` (what `prepare` has put there). In an effect stage also
+    gave the stage: settings, tenants, resolver, ...), `found` (what `prepare` has put there) and `trace` (a topics.trace.Span where the record
+    is traced). In an effect stage also
     `in_doubt`: how many effects earlier owners of the partition had begun and left without a result, when it was taken over; 0 after a
     clean hand-over, None where nobody knows.
     """
@@ -94,6 +95,7 @@ class View:
     in_doubt: int | None = None
     record: Any = None
     services: Any = None
+    trace: Any = None
     found: dict[Any, Any]
 
     def __init__(

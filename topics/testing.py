@@ -10,6 +10,7 @@ Every record passes through the real codec on its way in and out, so a value tha
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from topics.catalogue import DEAD_LETTERS, Output, Topic
 from topics.codec import Codec
 from topics.stage import EffectStage, Hold, Outputs, Stage, outputs_of
 from topics.state import Memory, View
+from topics.trace import Span, Tracer
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,14 @@ class ScriptedRecord:
 
 @dataclass
 class Scripted:
-    """One partition of a stage. `now`: its clock in ms, moved by the test."""
+    """One partition of a stage. `now`: its clock in ms, moved by the test. `tracer`: topics.tracing's of the stage, where it is to trace."""
 
     stage: Stage | EffectStage
     services: Any = None
     now: int = 1_700_000_000_000
     partition: int = 0
     dead_letters: list[Any] = field(default_factory=list)
+    tracer: Tracer | None = None
 
     def __post_init__(self) -> None:
         self.database = Memory()
@@ -88,7 +91,9 @@ class Scripted:
             view.record = record
             head = self._codecs[topic].head(last)(record.value or b"") if glance else None
             if glance is None or head is None or glance(head, view):
-                found += self._settled(view, record, partial(handler, value, view))
+                view.trace = span = self._begin(record)
+                call = partial(handler, value, view) if span is None else partial(span.handle, handler, value, view)
+                found += self._settled(view, record, call, span)
         self.database.write(view.entries())
         return found
 
@@ -111,17 +116,33 @@ class Scripted:
         assert stage.performer is not None and stage.settler is not None
         view = self.state
         view.record = record
+        span = self._begin(record)
         try:
             result = await stage.performer(value, view, possible_duplicate)
         except Exception as exc:
             self._dead(record, exc)
+            self._end(span, exc)
             return []
+        if span is not None:
+            span.performed_at = time.time_ns()
         settler = stage.settler
-        found = self._settled(view, record, partial(settler, value, result, view))
+        call = (
+            partial(settler, value, result, view) if span is None else partial(span.settle, stage, value, result, view)
+        )
+        found = self._settled(view, record, call, span)
         self.database.write(view.entries())
         return found
 
-    def _settled(self, view: View, record: Any, call: Callable[[], Outputs]) -> list[Output]:
+    def _begin(self, record: Any) -> Span | None:
+        return None if self.tracer is None else self.tracer.begin(record)
+
+    def _end(self, span: Span | None, error: Exception | None = None) -> None:
+        if span is not None and self.tracer is not None:
+            if error is not None:
+                span.fail(error)
+            self.tracer.end([span])
+
+    def _settled(self, view: View, record: Any, call: Callable[[], Outputs], span: Span | None) -> list[Output]:
         view.begin()
         try:
             outputs = [self._checked(output) for output in outputs_of(call())]
@@ -129,8 +150,10 @@ class Scripted:
             raise
         except Exception as exc:
             self._dead(record, exc)
+            self._end(span, exc)
             return []
         view.keep()
+        self._end(span)
         return outputs
 
     def _checked(self, output: Output) -> Output:

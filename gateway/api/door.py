@@ -28,7 +28,7 @@ class Producer(Protocol):
 class Writes(Protocol):
     """Takes submissions (gateway/accept.py)."""
 
-    async def write(self, submission: Submission) -> Place: ...
+    async def write(self, submission: Submission, headers: Sequence[tuple[str, bytes]] = ()) -> Place: ...
 
 
 class Looks(Protocol):

@@ -24,6 +24,7 @@ from postroad import keys
 from postroad.content import ContentUnavailable
 from postroad.intake import distinct
 from topics.client import Place
+from topics.trace import HEADER, parent_of
 
 KEY_MAX = 255  # characters of an Idempotency-Key
 OVERHEAD = 1 << 20  # bytes of a body beside its files
@@ -98,16 +99,18 @@ async def accept(call: Call, submission: Submission, part: str = "") -> tuple[st
     key = call.request.headers.get("idempotency-key", "")
     if len(key) > KEY_MAX or not key.isprintable():
         raise Problem(400, "idempotency-key", f"Idempotency-Key: 1 to {KEY_MAX} printable characters")
+    trace = [(HEADER, value.encode()) for value in call.request.headers.getlist(HEADER)]
+    trace = trace if parent_of(trace) else []  # what no stage would believe stays out of the log
     try:
         await stored(call.door, submission)
         if not key:
             submission["submission_id"] = f"api-{secrets.token_hex(16)}"
-            return submission["submission_id"], await call.door.acceptor.write(submission), False
+            return submission["submission_id"], await call.door.acceptor.write(submission, trace), False
         body = hashlib.blake2b(encode([call.request.url.path, submission]), digest_size=16).hexdigest()
 
         async def write(submission_id: str) -> Place:
             submission["submission_id"] = submission_id
-            return await call.door.acceptor.write(submission)
+            return await call.door.acceptor.write(submission, trace)
 
         found = await call.door.idempotency.once(call.tenant, key + part, body, write)
         submission["submission_id"] = found[0]

@@ -45,6 +45,7 @@ PLACES = {
         6: "applied",
         7: "flushed",
         8: "rescheduled",
+        9: "traced",
     },
     "events_sink": {},
     "audit": {1: "audited", 2: "deadlines", 3: "beginning"},

@@ -60,14 +60,16 @@ class Log:
         raw = Codec(topic.schema).encode(value)
         if len(raw) > topic.max_bytes:
             raise TooLarge(f"{len(raw)} bytes")
-        return self._append(topic, topic.key(value), Codec(topic.schema).decode(raw))
+        return self._append(topic, topic.key(value), Codec(topic.schema).decode(raw), headers)
 
     async def delete(self, topic, key):
         return self._append(topic, key.decode(), None)
 
-    def _append(self, topic, key, value):
+    def _append(self, topic, key, value, headers=()):
         self.now += 1
-        record = SimpleNamespace(partition=0, offset=len(self.records[topic]), timestamp=self.now, key=key.encode())
+        record = SimpleNamespace(
+            partition=0, offset=len(self.records[topic]), timestamp=self.now, key=key.encode(), headers=list(headers)
+        )
         self.records[topic].append((key, value, record))
         for hear in self.heard[topic]:
             hear(record, value)
@@ -194,7 +196,8 @@ class Rig:
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(),
             "query_string": query.encode(), "root_path": "", "scheme": "http", "client": ("192.0.2.1", 1234), "server": ("test", 80),
-            "headers": [(name.encode(), str(value).encode("latin-1")) for name, value in given.items()],
+            "headers": [(name.encode(), str(value).encode("latin-1")) for name, values in given.items()
+                        for value in (values if isinstance(values, list) else [values])],
         }  # fmt: skip
         coming = [{"type": "http.request", "body": sent[at : at + 65536], "more_body": at + 65536 < len(sent)}
                   for at in range(0, max(len(sent), 1), 65536)]  # fmt: skip

@@ -30,6 +30,27 @@ async def test_a_mail_is_written_before_the_202(rig, mail):
     assert "ratelimit" in {name.lower() for name in answer.headers}
 
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ([TRACEPARENT], [TRACEPARENT]),
+        ([TRACEPARENT] * 2, []),
+        ([TRACEPARENT.upper()], []),
+        (["x" * 60_000], []),
+        (["ü"], []),
+    ],
+)
+@pytest.mark.parametrize("more", [{}, {"idempotency-key": "k1"}])
+async def test_the_trace_of_a_caller_goes_on_with_the_submission(rig, mail, given, kept, more):
+    answer = await rig.ask("POST", "/v1/send", mail, headers={"traceparent": given, **more})
+    assert answer.status == 202, answer.body
+    ((_, _, record),) = rig.log.records[SUBMISSIONS]
+    assert record.headers == [("traceparent", value.encode()) for value in kept]
+
+
 async def test_its_status_is_right_at_once_and_nobody_elses(rig, mail):
     id = (await rig.ask("POST", "/v1/send", mail)).json()["messages"][1]["message_id"]
     answer = await rig.ask("GET", f"/v1/status/{id}")
