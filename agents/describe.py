@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from faust.types import TP
@@ -15,6 +16,7 @@ from agents.door import Keys
 from agents.exporter import Counters
 from agents.machine import Machine
 from agents.mail import NAMES, Mail, Resting
+from agents.stores import Stores
 from postroad.departure import Departures
 from topics.metrics import Metrics
 
@@ -51,6 +53,11 @@ COUNTED = {
 UNITS = {"_seconds": "seconds", "_bytes": "bytes", "_records": "records", "_total": "1"}
 
 
+class _Database:
+    def property_int_value(self, name: str) -> int:
+        return 1
+
+
 def families() -> list[Metric]:
     """One of each that there is, by name."""
     metrics, now, here = Metrics(), time.time(), TP("topic", 0)
@@ -68,8 +75,11 @@ def families() -> list[Metric]:
     departures.note_rest("warm-up-paused", "site", "source", 1 << 62)
     machine = Machine(Path.cwd(), "door")
     machine.ends_at(0.0)
+    stores = Stores(
+        [SimpleNamespace(stage_name="stage", rebalancing_count=1, recovering=int, databases=lambda: {0: _Database()})]
+    )
     collectors = (
-        Counters([("stage", metrics)], lambda day: [("source", "site", 1, 1)]), mail, keys, Resting(departures), machine,
+        Counters([("stage", metrics)], lambda day: [("source", "site", 1, 1)]), mail, keys, Resting(departures), machine, stores,
     )  # fmt: skip
     return sorted((family for one in collectors for family in one.collect()), key=lambda family: family.name)
 

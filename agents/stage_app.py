@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import faust
@@ -93,6 +94,19 @@ class StageApp(faust.App):
 
     def _on_rebalance_when_stopped(self) -> None:
         """The stop closes the consumer in its turn."""
+
+    @property
+    def stage_name(self) -> str:
+        """Of its stage."""
+        return self.runner.stage.name
+
+    def databases(self) -> Mapping[int, Any]:
+        """Its RocksDB by partition, of those that are open."""
+        return {} if self.runner.store is None else self.runner.store.databases()
+
+    def recovering(self) -> int:
+        """Records of changelogs that it has still to read."""
+        return max(0, int(self.tables.recovery.active_remaining_total())) if self.runner.store is not None else 0
 
     def is_ready(self) -> bool:
         """Every source partition that the group gave us is recovered and read from. One of more workers than there are partitions

@@ -18,6 +18,7 @@ from agents.health import Health
 from agents.machine import Machine
 from agents.mail import Resting, mail
 from agents.stage_app import StageApp
+from agents.stores import Stores
 from postroad import logs
 from postroad.settings import READY_FILE, load
 from topics.metrics import Metrics
@@ -119,6 +120,6 @@ def run(names: Sequence[str]) -> None:
     gc.freeze()
     Worker(
         Fleet(apps, load().metrics, services().departures.warming, services().close,
-              [Machine(load().data_dir), mail, Resting(services().departures)]),
+              [Machine(load().data_dir), mail, Resting(services().departures), Stores(apps)]),
         override_logging=False, quiet=True, daemon=True,
     ).execute_from_commandline()  # fmt: skip

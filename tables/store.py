@@ -161,6 +161,10 @@ class Store:
     def _db(self, partition: int) -> rocksdict.Rdict:
         return self.table.data._db_for_partition(partition)
 
+    def databases(self) -> dict[int, rocksdict.Rdict]:
+        """Those that are open, by partition."""
+        return dict(self.table.data._dbs)
+
     def database(self, partition: int) -> Rocks:
         return Rocks(self._db(partition))
 

@@ -2,7 +2,7 @@
 
 W3C Trace Context (https://www.w3.org/TR/trace-context/), version 00, as Kafka headers: `traceparent`. Only what is traced has one behind
 ingest, so that all other records cost a look at their headers. `tracestate` is not carried on.
-docs/decisions/0030-tracing.md
+docs/decisions/0019-tracing.md
 """
 
 from __future__ import annotations

@@ -78,6 +78,7 @@ def test_there_is_one_module_for_each_stage():
         "exporter",
         "health",
         "machine",
+        "stores",
         "mail",
         "outputs",
         "reading",

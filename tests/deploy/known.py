@@ -20,6 +20,8 @@ TOLD = {
     "postroad_lag": PLACES, "postroad_waiting": {"stage", "why"},
     "postroad_warmup_used": {"source", "site"}, "postroad_warmup_allowance": {"source", "site"},
     "postroad_disk_free_bytes": set[str](), "postroad_disk_size_bytes": set[str](), "postroad_certificate_end_timestamp_seconds": {"door"},
+    "postroad_rebalances_total": {"stage"}, "postroad_recovery_remaining_records": {"stage"}, "postroad_table_keys": {"stage", "partition"},
+    "postroad_rocksdb_memory_bytes": {"stage", "partition"}, "postroad_rocksdb_disk_bytes": {"stage", "partition"},
     "postroad_batch_records": {"stage"}, "postroad_batch_duration_seconds": {"stage"},
     "postroad_oldest_record_age_seconds": PLACES, "postroad_commit_age_seconds": PLACES,
     "postroad_mail_accepted_total": {"class"}, "postroad_mail_delivered_total": MAIL, "postroad_mail_deferred_total": MAIL,
