@@ -162,7 +162,7 @@ class StageTracer:
         self, name: str, context: SpanContext, parent: SpanContext | None, attributes: Mapping[str, str | int], kind: SpanKind,
         started_at: int, ended_at: int, links: Sequence[Link] = (), status: Status = _FINE,
     ) -> None:  # fmt: skip
-        # The SDK would make it at the end of a span that it has begun, under ids of its own choice: docs/decisions/0030-tracing.md
+        # The SDK would make it at the end of a span that it has begun, under ids of its own choice: docs/decisions/0019-tracing.md
         self._on_end(ReadableSpan(
             name, context, parent, self._resource, attributes, links=links, kind=kind, status=status, start_time=started_at,
             end_time=max(ended_at, started_at), instrumentation_scope=self._scope,
