@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import json
 import logging
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -220,6 +222,49 @@ def topics_check() -> None:
 
     asyncio.run(check(Installation(**settings.load().installation())))
     print("all topics are as the catalogue says")
+
+
+@topics_app.command("plan")
+def topics_plan(as_json: Annotated[bool, typer.Option("--json", help="One list, for scripts.")] = False) -> None:
+    """What the cluster's topics differ in from the catalogue. Exit status 2 where they do."""
+    from topics.installation import Installation
+    from topics.plan import plan
+
+    found = asyncio.run(plan(Installation(**settings.load().installation())))
+    _print_differences(found, as_json)
+    if found:
+        raise typer.Exit(2)
+
+
+@topics_app.command("apply")
+def topics_apply(as_json: Annotated[bool, typer.Option("--json", help="One list, for scripts.")] = False) -> None:
+    """Create the topics that are missing and mend the settings of others. Exit status 2 where something is left that cannot be mended in
+    place, such as a number of partitions; it is listed, with what to do."""
+    from topics.installation import Installation
+    from topics.plan import apply, plan
+
+    async def run() -> tuple[list[Any], list[Any]]:
+        installation = Installation(**settings.load().installation())
+        differences = await plan(installation)
+        return await apply(installation, differences), [one for one in differences if one.advice]
+
+    done, left = asyncio.run(run())
+    if not as_json:
+        for one in done:
+            print(f"{one.topic}: {one.what} is now {one.want}, was {one.have}")
+    _print_differences(left, as_json)
+    if left:
+        raise typer.Exit(2)
+
+
+def _print_differences(found: Sequence[Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([one._asdict() for one in found], indent=2))
+        return
+    for one in found:
+        print(f"{one.topic}: {one.what} is {one.have}, to be {one.want}" + (f"; {one.advice}" if one.advice else ""))
+    if not found:
+        print("all topics are as the catalogue says")
 
 
 @tenants_app.command("apply")

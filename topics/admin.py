@@ -50,9 +50,9 @@ async def ensure_changelog(installation: Installation, name: str, partitions: in
     configs = {"cleanup.policy": "compact", **config}
     await _create(installation, [NewTopic(name, partitions, installation.replication_factor, topic_configs=configs)])
     deadline = time.monotonic() + ANSWER_SECONDS
-    async with _admin(installation) as admin:
+    async with admin_of(installation) as admin:
         while True:
-            (found,) = await _answer(lambda: admin.describe_topics([name]))
+            (found,) = await answer(lambda: admin.describe_topics([name]))
             if not found["error_code"] and len(found["partitions"]) == partitions:
                 return
             if time.monotonic() > deadline:
@@ -63,8 +63,8 @@ async def ensure_changelog(installation: Installation, name: str, partitions: in
 async def _create(installation: Installation, wanted: list[NewTopic]) -> list[str]:
     """Full names of those that were not there."""
     created = []
-    async with _admin(installation) as admin:
-        for name, code, *text in (await _answer(lambda: admin.create_topics(wanted))).topic_errors:
+    async with admin_of(installation) as admin:
+        for name, code, *text in (await answer(lambda: admin.create_topics(wanted))).topic_errors:
             if code == 0:
                 created.append(name)
             elif code != TOPIC_ALREADY_EXISTS:
@@ -76,9 +76,9 @@ async def check(installation: Installation, topics: Iterable[Topic[Any]] = ALL) 
     """Raises TopicMismatch where a topic is missing, has another number of partitions, or other settings."""
     topics = list(topics)
     wrong: list[str] = []
-    async with _admin(installation) as admin:
+    async with admin_of(installation) as admin:
         names = [installation.name(topic) for topic in topics]
-        described = {found["topic"]: found for found in await _answer(lambda: admin.describe_topics(names))}
+        described = {found["topic"]: found for found in await answer(lambda: admin.describe_topics(names))}
         for topic, name in zip(topics, names, strict=True):
             found = described.get(name)
             if found is None or found["error_code"] == UNKNOWN_TOPIC:
@@ -99,19 +99,17 @@ async def check(installation: Installation, topics: Iterable[Topic[Any]] = ALL) 
 async def _wrong_settings(admin: AIOKafkaAdminClient, topics: dict[str, Topic[Any]]) -> list[str]:
     wrong = []
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in topics]
-    replies = await _answer(lambda: admin.describe_configs(resources))
+    replies = await answer(lambda: admin.describe_configs(resources))
     for reply in replies:
         for _, _, _, name, entries in reply.resources:
             have = {entry[0]: entry[1] for entry in entries}
             for key, value in topics[name].configuration().items():
                 if have.get(key) != value:
-                    wrong.append(
-                        f"{name} has {key}={have.get(key)}, not {value}: change it with kafka-configs, or recreate it"
-                    )
+                    wrong.append(f"{name} has {key}={have.get(key)}, not {value}: run `postroad topics apply`")
     return wrong
 
 
-async def _answer(ask: Callable[[], Awaitable[T]]) -> T:
+async def answer(ask: Callable[[], Awaitable[T]]) -> T:
     """What one of the brokers answers: asked again while the one that was asked is away."""
     deadline = time.monotonic() + ANSWER_SECONDS
     while True:
@@ -123,7 +121,7 @@ async def _answer(ask: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(0.5)
 
 
-class _admin:
+class admin_of:
     """An admin client for the time of a `with`."""
 
     def __init__(self, installation: Installation):
