@@ -179,15 +179,23 @@ def show_settings() -> None:
 
 @app.command()
 def up(
-    worker: Annotated[list[str] | None, typer.Option(help="Stages of one worker process; may be repeated.")] = None,
+    worker: Annotated[
+        list[str] | None, typer.Option(help="Stages of one worker process, with blanks between them; may be repeated.")
+    ] = None,
     clickhouse_server: Annotated[
         bool, typer.Option("--clickhouse-server", help="A local clickhouse-server instead of chdb.")
     ] = False,
 ) -> None:
     """Run the whole road on this machine, in the foreground, until Ctrl-C."""
+    from agents.worker import UnknownStage, chosen
     from deploy.local.stack import Stack
 
     workers = [stages.split() for stages in worker or ["all"]]
+    try:
+        for stages in workers:
+            chosen(stages)  # now: a worker that ends for it is started again and again
+    except UnknownStage as error:
+        raise CommandError(f"--worker: {error}; with blanks between them") from None
     Stack(settings.load(), workers, clickhouse_server=clickhouse_server, console=console).run()
 
 

@@ -86,6 +86,7 @@ def test_what_a_user_can_put_right_is_one_line_and_status_1(tmp_path):
         (["query", "latency", "--out", "x.csv"], "postroad:"),
         (["timeline", "x' OR 1"], "is not a message id"),
         (["send", "pyproject.toml", "--to", "a@b.test", "--tenant", "t"], "no From header"),
+        (["up", "--worker", "ingest,send"], "no stage ingest,send: there are ingest"),
         (["send", "absent.eml", "--to", "a@b.test", "--tenant", "t"], "No such file"),
     ],
 )
