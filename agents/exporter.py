@@ -6,6 +6,7 @@ as of the last look (topics/stall.py) `postroad_lag{stage,topic,partition}`, rec
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 from collections import Counter, defaultdict
@@ -123,7 +124,7 @@ def serve(
     for collector in (Counters(sources, warming), *also):
         registry.register(collector)
     try:
-        return Endpoint(address, registry, health or Health(0.0, dict)).end
+        return Endpoint(address, registry, health or Health(math.inf, dict)).end
     except OSError as exc:
         log.error(
             "no metrics: %s is not free: %s; give each worker of a machine its own (setting metrics)", address, exc

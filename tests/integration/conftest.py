@@ -56,7 +56,8 @@ class Road:
         ready_file.unlink(missing_ok=True)
         environment = {**os.environ, **self.settings, "POSTROAD_READY_FILE": str(ready_file), **settings}
         known(*(value for name, value in environment.items() if name.startswith("POSTROAD_") and "SECRET" in name))
-        with (self.folder / f"worker-{len(self.workers)}.log").open("ab") as log:
+        name = "faust" if "faust" in command else "worker"  # Faust's own command begins with a banner
+        with (self.folder / f"{name}-{len(self.workers)}.log").open("ab") as log:
             worker = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         self.workers.append(worker)
         await self.until(lambda: not ready or ready_file.exists() or worker.poll() is not None, "a worker is ready", 60)

@@ -93,7 +93,7 @@ def consumer():
 
 
 def batch(first, end, size=1):
-    return Batch(HERE, [SimpleNamespace(offset=n, value=b"x" * size) for n in range(first, end)], 1)
+    return Batch(HERE, [SimpleNamespace(offset=n, value=b"x" * size, timestamp=0) for n in range(first, end)], 1)
 
 
 @given(st.permutations(range(6)))
@@ -279,7 +279,7 @@ def test_nothing_is_delivered_while_a_rebalance_goes_on():
     were of the assignment before, and nothing brought it again."""
     found = Rebalancing()
     assert found._fetchable()[0] == set()
-    found._take(HERE, [SimpleNamespace(offset=7)])
+    found._take(HERE, [SimpleNamespace(offset=7, timestamp=0)])
     assert found.soughts == [7] and not found._delivered[HERE]
     found.app.rebalancing = False
     assert found._fetchable()[0] == {HERE}
