@@ -69,7 +69,9 @@ class Batch:
         self.first: int = records[0].offset  # of what is unfinished
         self.next_offset: int = records[-1].offset + 1
         self.bytes = sum([len(record.value or b"") for record in records])  # of its values
-        self.written = (records[0].timestamp or 0) / 1000  # when its first record was, in Unix time; an ancient format has none
+        self.written = (
+            records[0].timestamp or 0
+        ) / 1000  # when its first record was, in Unix time; an ancient format has none
         self.finished = False
 
 
